@@ -1,0 +1,75 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the three good hosts and their nodes are after ``site``: asked of the trees and of the API server."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+WORKLOADS = {"gpu-container-0": "container", "gpu-passthrough-0": "vm-passthrough", "gpu-vgpu-0": "vm-vgpu"}
+ALLOCATABLE = {
+    "gpu-container-0": {"nvidia.com/gpu": "2"},
+    "gpu-passthrough-0": {"nvidia.com/GA102GL_A10": "2"},
+    "gpu-vgpu-0": {"nvidia.com/NVIDIA_A10-4Q": "12"},
+}
+
+
+@pytest.fixture
+def variables(host):
+    return host.ansible.get_variables()
+
+
+@pytest.fixture
+def kubectl(host, variables):
+    lab_dir = host.ansible("debug", "msg={{ lab_dir }}")["msg"]
+
+    def get(*arguments):
+        command = [f"{lab_dir}/bin/kubectl", "--kubeconfig", f"{lab_dir}/operator.kubeconfig", "get", *arguments, "-o", "json"]
+        return json.loads(host.check_output(" ".join(command)))
+
+    return get
+
+
+@pytest.fixture
+def root(host):
+    return host.ansible("debug", "msg={{ gpufleet_host_root }}")["msg"]
+
+
+def test_the_node_is_this_boot_of_the_host(host, variables, kubectl, root):
+    node = kubectl("node", variables["inventory_hostname"])
+    assert host.file(f"{root}/proc/sys/kernel/random/boot_id").content_string.strip() == node["status"]["nodeInfo"]["bootID"]
+    assert not node["spec"].get("unschedulable")
+
+
+def test_the_node_advertises_what_its_workload_needs(variables, kubectl):
+    name = variables["inventory_hostname"]
+    node = kubectl("node", name)
+    assert node["metadata"]["labels"]["nvidia.com/gpu.workload.config"] == WORKLOADS[name]
+    found = {key: value for key, value in node["status"]["allocatable"].items() if key.startswith("nvidia.com/") and value != "0"}
+    assert found == ALLOCATABLE[name]
+
+
+def test_vm_hosts_have_an_iommu(host, variables, root):
+    if WORKLOADS[variables["inventory_hostname"]] == "container":
+        assert "60-gpufleet.cfg" not in host.file(f"{root}/etc/default/grub.d").listdir()
+        return
+    assert "intel_iommu=on" in host.file(f"{root}/proc/cmdline").content_string.split()
+    assert host.file(f"{root}/sys/kernel/iommu_groups").listdir()
+
+
+def test_nodes_outside_the_inventory_run_no_operand(kubectl):
+    for name in ("gpu-refused-0", "gpu-stranger-0"):
+        node = kubectl("node", name)
+        assert node["metadata"]["labels"]["nvidia.com/gpu.deploy.operands"] == "false"
+        assert not [key for key, value in node["status"]["allocatable"].items() if key.startswith("nvidia.com/") and value != "0"]
+
+
+def test_vms_may_use_what_nodes_advertise_and_nothing_else_of_nvidia(kubectl):
+    permitted = kubectl("kubevirt", "kubevirt", "-n", "kubevirt")["spec"]["configuration"]["permittedHostDevices"]
+    names = {entry["resourceName"] for entries in permitted.values() for entry in entries}
+    assert names == {"nvidia.com/GA102GL_A10", "nvidia.com/NVIDIA_A10-4Q"}
+    assert all(entry["externalResourceProvider"] for entries in permitted.values() for entry in entries)

@@ -1,0 +1,249 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""What a host says of itself: system, boot, firmware, IOMMU, modules, an NVIDIA driver of its own, and the kernel log.
+
+Every function takes a :class:`Host` and a :class:`Unknown`, which collects why something is not known.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import typing as t
+
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
+
+Facts = t.Dict[str, t.Any]
+
+#: Modules that a GPU host's set-up depends on, or that stand in its way.
+MODULES = (
+    "kvm",
+    "mdev",
+    "nouveau",
+    "nova_core",
+    "nova_drm",
+    "nvidia",
+    "nvidia_vgpu_vfio",
+    "nvidiafb",
+    "vfio",
+    "vfio_iommu_type1",
+    "vfio_pci",
+)
+
+#: Boot arguments whose value may be shown: everything about devices and memory. Of any other only the key is shown,
+#: because facts end up in caches and logs and a boot line may carry a password or a token.
+SHOWN_ARGUMENTS = frozenset(
+    """
+    amd_iommu default_hugepagesz efi hugepages hugepagesz initcall_blacklist intel_iommu iommu iommu.passthrough iommu.strict isolcpus
+    kvm.ignore_msrs kvm_amd.nested kvm_intel.nested kvm-intel.nested lockdown mitigations module_blacklist modprobe.blacklist nohz_full
+    nomodeset nvidia-drm.modeset nvidia.modeset pci pcie_acs_override pcie_aspm rcu_nocbs rd.driver.blacklist rd.driver.pre
+    rdblacklist selinux vfio_iommu_type1.allow_unsafe_interrupts vfio-pci.disable_vga vfio-pci.ids vfio_pci.ids video
+    """.split()  # noqa: SIM905
+)
+
+#: What the kernel log says when something is wrong with a GPU, by a name of our own.
+#: Sources: the kernel's PCI and VFIO code, NVIDIA/open-gpu-kernel-modules, and reports of operators.
+KERNEL_LOG = {
+    "mmio_exhausted": re.compile(r"not enough MMIO resources for SR-IOV|BAR1 is 0M|BAR \d+.*(no space|failed to assign)"),
+    "bar_reserved": re.compile(r"BAR \d+.*can't reserve"),
+    "nova_core": re.compile(r"already bound to NovaCore|NovaCore \w+:"),
+    "flr_failed": re.compile(r"not ready \d+ms after FLR; giving up|Unable to change power state from D3cold"),
+    "fell_off_bus": re.compile(r"GPU has fallen off the bus|Xid .*\b79\b,"),
+    "unsigned_module": re.compile(r"Key was rejected by service|Required key not available|Loading of unsigned module is rejected"),
+    "gsp_firmware": re.compile(r"gsp_\w+\.bin failed with error -2"),
+}
+
+_SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+_TABLES = "/sys/firmware/acpi/tables"
+
+
+class Unknown:
+    """Why something is not known, by the name of the fact."""
+
+    def __init__(self) -> None:
+        self.reasons: t.Dict[str, str] = {}
+
+    def text(self, host: Host, fact: str, path: str) -> str | None:
+        """The stripped text of a file, or None with the reason noted under ``fact``."""
+        try:
+            content = host.read_text(path)
+        except HostError as error:
+            self.reasons[fact] = str(error)
+            return None
+        if content is None:
+            self.reasons[fact] = f"there is no {path}"
+            return None
+        return content.strip()
+
+
+def quiet(host: Host, path: str) -> str | None:
+    """The stripped text of a file that many hosts lack, or cannot read: None then."""
+    try:
+        content = host.read_text(path)
+    except HostError:
+        return None
+    return None if content is None else content.strip()
+
+
+def system(host: Host, unknown: Unknown) -> Facts:
+    release = os_release(host.read_text("/etc/os-release") or "")
+    return {
+        "kernel": unknown.text(host, "host.kernel", "/proc/sys/kernel/osrelease"),
+        "arch": os.uname().machine if host.is_real else unknown.text(host, "host.arch", "/proc/sys/kernel/arch"),
+        "os_id": release.get("ID"),
+        "os_version": release.get("VERSION_ID"),
+        "boot_id": unknown.text(host, "host.boot_id", "/proc/sys/kernel/random/boot_id"),
+        "secure_boot": _secure_boot(host, unknown),
+        "lockdown": _lockdown(host, unknown),
+        "virtualised": _virtualised(host, unknown),
+    }
+
+
+def os_release(text: str) -> t.Dict[str, str]:
+    """``/etc/os-release`` as a mapping, quotes removed."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    return {key.strip(): value.strip().strip("\"'") for key, _equals, value in pairs}
+
+
+def _secure_boot(host: Host, unknown: Unknown) -> bool | None:
+    if not host.exists("/sys/firmware"):
+        unknown.reasons["host.secure_boot"] = "there is no /sys/firmware"
+        return None
+    if not host.exists("/sys/firmware/efi"):
+        return False  # booted through a BIOS, which has no Secure Boot
+    try:
+        content = host.read_bytes(_SECURE_BOOT)
+    except HostError as error:
+        unknown.reasons["host.secure_boot"] = str(error)
+        return None
+    if not content:
+        unknown.reasons["host.secure_boot"] = "the firmware shows no SecureBoot variable"
+        return None
+    return content[-1] == 1  # four bytes of attributes, then the value
+
+
+def _lockdown(host: Host, unknown: Unknown) -> str | None:
+    text = unknown.text(host, "host.lockdown", "/sys/kernel/security/lockdown")
+    chosen = re.search(r"\[(\w+)\]", text or "")
+    return chosen.group(1) if chosen else None
+
+
+def _virtualised(host: Host, unknown: Unknown) -> bool | None:
+    text = unknown.text(host, "host.virtualised", "/proc/cpuinfo")
+    if text is None:
+        return None
+    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    if flags is None:
+        unknown.reasons["host.virtualised"] = "/proc/cpuinfo shows no flags on this architecture"
+        return None
+    return "hypervisor" in flags.group(1).split()
+
+
+def shown_argument(argument: str) -> str:
+    """A boot argument as it may be shown: without its value unless the key is known to be harmless."""
+    key, equals, _value = argument.partition("=")
+    return argument if not equals or key in SHOWN_ARGUMENTS else f"{key}=(not shown)"
+
+
+def firmware(host: Host, unknown: Unknown) -> Facts:
+    facts: Facts = dict.fromkeys(("dmar", "ivrs", "iort", "viot"))
+    tables = host.names(_TABLES)
+    if tables:
+        facts = {name: name.upper() in tables for name in facts}
+    else:
+        unknown.reasons["firmware.tables"] = f"{_TABLES} shows no table"
+    for fact, name in (("vendor", "sys_vendor"), ("product", "product_name"), ("bios_version", "bios_version")):
+        facts[fact] = unknown.text(host, f"firmware.{fact}", f"/sys/class/dmi/id/{name}")
+    return facts
+
+
+def iommu(host: Host, unknown: Unknown) -> Facts:
+    """Judged by what the kernel has made, never by its arguments: Debian's kernels turn VT-d on without any."""
+    if not host.exists("/sys/kernel"):
+        unknown.reasons["iommu"] = "there is no /sys/kernel"
+        return {"enabled": None, "kind": None, "groups": None, "default_domain": None}
+    groups = host.names("/sys/kernel/iommu_groups")
+    units = host.names("/sys/class/iommu")
+    return {
+        "enabled": bool(groups and units),
+        "kind": iommu_kind(units),
+        "groups": len(groups),
+        "default_domain": quiet(host, f"/sys/kernel/iommu_groups/{groups[0]}/type") if groups else None,
+    }
+
+
+def iommu_kind(units: t.Sequence[str]) -> str:
+    """The kind of IOMMU by the names of its units in ``/sys/class/iommu``."""
+    for start, kind in (("dmar", "intel"), ("ivhd", "amd"), ("arm-smmu", "smmu"), ("smmu", "smmu"), ("virtio", "virtio")):
+        if any(unit.startswith(start) for unit in units):
+            return kind
+    return "none"
+
+
+def modules(host: Host, unknown: Unknown) -> t.Dict[str, t.Optional[bool]]:
+    loaded = set(host.names("/sys/module"))
+    if not loaded:
+        unknown.reasons["modules"] = "/sys/module shows nothing"
+        return dict.fromkeys(MODULES)
+    return {name: name in loaded for name in MODULES}
+
+
+def host_driver(host: Host) -> Facts:
+    """An NVIDIA driver that the host itself has installed. A driver container's files lie below /run/nvidia and do not count."""
+    sources = [path for path in ("/usr/bin/nvidia-smi", "/var/lib/dkms/nvidia", "/etc/vulkan/icd.d/nvidia_icd.json") if host.exists(path)]
+    manager = [path for path in ("/usr/bin/nvidia-vgpud", "/usr/bin/nvidia-vgpu-mgr", "/usr/lib/nvidia/sriov-manage") if host.exists(path)]
+    sources += manager
+    return {
+        "present": bool(sources),
+        "kind": ("vgpu_host" if manager else "datacenter") if sources else None,
+        "version": quiet(host, "/sys/module/nvidia/version") if sources else None,
+        "source": sources,
+    }
+
+
+def kernel_log(host: Host, unknown: Unknown) -> t.List[Facts]:
+    """Signatures found in the kernel log since boot: ``[{signature, count, line}]``, ``line`` being the last one, cut at 200 characters."""
+    try:
+        text = host.read_records("/dev/kmsg")
+    except HostError as error:
+        unknown.reasons["kernel_log"] = str(error)
+        return []
+    if text is None:
+        unknown.reasons["kernel_log"] = "there is no /dev/kmsg"
+        return []
+    # A record is "priority,sequence,time,flags;text"; continuation lines begin with a blank.
+    lines = [line.partition(";")[2] or line for line in text.splitlines() if not line.startswith(" ")]
+    found = []
+    for name in sorted(KERNEL_LOG):
+        hits = [line for line in lines if KERNEL_LOG[name].search(line)]
+        if hits:
+            found.append({"signature": name, "count": len(hits), "line": hits[-1][:200]})
+    return found
+
+
+def qemu(host: Host, unknown: Unknown) -> t.Optional[t.List[Facts]]:
+    """The QEMU processes that run, ``[{pid, comm}]``; None where the processes cannot be seen."""
+    pids = processes(host)
+    if not host.exists("/proc/1") and not pids:
+        unknown.reasons["qemu"] = "/proc shows no process"
+        return None
+    found = []
+    for pid in pids:
+        comm = quiet(host, f"/proc/{pid}/comm") or ""
+        if is_qemu(comm):
+            found.append({"pid": pid, "comm": comm})
+    return found
+
+
+def is_qemu(comm: str) -> bool:
+    """Is this the name of a process that runs a VM? (Names are cut at 15 characters; the guest agent is none.)"""
+    return comm.startswith("qemu-system-") or comm in ("qemu-kvm", "qemu")
+
+
+def processes(host: Host) -> t.List[int]:
+    return sorted(int(name) for name in host.names("/proc") if name.isdigit())

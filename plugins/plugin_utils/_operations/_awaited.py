@@ -1,0 +1,57 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is PRIVATE to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""From intents to what is waited for and what is proven by a VM."""
+
+from __future__ import annotations
+
+import typing as t
+
+#: A resource that no plugin advertises. It proves that the allow list forbids what it does not name.
+UNLISTED = "gpufleet.kubevirt/NOT_PERMITTED"
+
+
+def awaited_nodes(intents: t.Iterable[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """Arguments of ``gpu_operator_wait``: the nodes of this run that should work, each with what it should advertise."""
+    return [
+        {"name": intent["node"], "workload": intent["workload"], "expect": list(intent["expect"])}
+        for intent in intents
+        if intent["state"] == "wanted" and intent["limited"]
+    ]
+
+
+def smoke_tests(
+    intents: t.Iterable[t.Mapping[str, t.Any]],
+    before: t.Iterable[t.Mapping[str, t.Any]],
+    after: t.Iterable[t.Mapping[str, t.Any]],
+    permits: t.Iterable[t.Mapping[str, t.Any]],
+    mode: str = "changed",
+) -> list[dict[str, t.Any]]:
+    """Arguments of ``gpu_vm_probe``: one VM per resource, and one that must be refused.
+
+    ``before``: nodes as ``gpu_fleet_info`` saw them at the start of the run. ``after``: nodes as
+    ``gpu_operator_wait`` left them (empty in check mode). ``permits``: changes of ``kubevirt_permit``.
+    ``mode`` ``changed`` proves a resource if a node of it advertises another count than before or if a permit was
+    changed; ``always`` proves every one; ``never`` none. The order is that of the resource names.
+    """
+    if mode not in ("changed", "always", "never"):
+        raise ValueError(f"gpufleet_smoke_test is {mode!r}; it can be changed, always or never")
+    workloads = {intent["node"]: intent["workload"] for intent in intents if intent["state"] == "wanted"}
+    then = {node["name"]: dict(node.get("allocatable") or {}) for node in before}
+    permitted = bool(list(permits))
+    chosen: dict[str, str] = {}
+    for node in sorted(after, key=lambda entry: str(entry["name"])):
+        if mode == "never" or workloads.get(node["name"], "container") == "container":
+            continue
+        for resource, count in sorted(dict(node.get("allocatable") or {}).items()):
+            moved = int(then.get(node["name"], {}).get(resource, 0)) != int(count)
+            if int(count) > 0 and resource in node.get("resources", [resource]) and (mode == "always" or moved or permitted):
+                chosen.setdefault(resource, node["name"])
+    tests: list[dict[str, t.Any]] = [{"name": resource, "node": chosen[resource], "expect": "scheduled"} for resource in sorted(chosen)]
+    if tests:
+        tests.append({"name": UNLISTED, "node": None, "expect": "denied"})
+    return tests

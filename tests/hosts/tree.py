@@ -1,0 +1,388 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Builds a directory that looks like the root of a GPU node, boots it again, and turns its IOMMU on in the firmware.
+
+The shapes of sysfs, procfs and GRUB's files are those of real machines (a 5.15 kernel of Ubuntu 22.04 that needs ``intel_iommu=on``).
+What a real machine would do is done here by the few functions that say so: a reboot runs GRUB's own configuration files through a real
+shell, and forgets virtual functions, vGPUs and driver bindings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
+
+KERNEL = "5.15.0-119-generic"
+ROOT_DEVICE = "UUID=4f5f1b8e-6c0e-4d52-9f0a-2f4f5a9d7c11"
+#: Where a tree keeps what it was built from.
+_MEMORY = "var/lib/host-tree.json"
+#: vGPU types that the driver of an A10 names, with how many fit on one GPU (data/vgpu_types.json).
+A10_TYPES = {
+    588: ("NVIDIA A10-1B", 24),
+    589: ("NVIDIA A10-2B", 12),
+    590: ("NVIDIA A10-1Q", 24),
+    591: ("NVIDIA A10-2Q", 12),
+    592: ("NVIDIA A10-3Q", 8),
+    593: ("NVIDIA A10-4Q", 6),
+    594: ("NVIDIA A10-6Q", 4),
+    595: ("NVIDIA A10-8Q", 3),
+    596: ("NVIDIA A10-12Q", 2),
+    597: ("NVIDIA A10-24Q", 1),
+}
+
+
+@dataclasses.dataclass
+class Gpu:
+    """One GPU. ``neighbour`` puts a network card into its IOMMU group, ``audio`` a second function onto its board."""
+
+    address: str
+    device: str = "2236"
+    subsystem: str = "10de:1482"
+    kind: str = "030200"
+    driver: str | None = None
+    vfs: int = 0  #: virtual functions now; each is an mdev parent, or on vendor VFIO
+    vfs_total: int = 16
+    backend: str = "mdev"  #: what the vGPU manager offers on virtual functions: mdev or vendor_vfio
+    active: dict[int, int] = dataclasses.field(default_factory=dict)  #: vGPUs: number of the virtual function -> type id
+    audio: bool = False
+    neighbour: bool = False
+    boot_vga: bool = False
+    fell_off_bus: bool = False
+    bar1: int = 32 << 30
+    power_state: str = "D0"
+
+
+@dataclasses.dataclass
+class HostSpec:
+    """One host. ``firmware`` is the IOMMU that its firmware describes: dmar, ivrs or none."""
+
+    gpus: list[Gpu] = dataclasses.field(default_factory=list)
+    firmware: str = "dmar"
+    cmdline: str = ""  #: GRUB_CMDLINE_LINUX
+    cmdline_default: str = "quiet splash"  #: GRUB_CMDLINE_LINUX_DEFAULT
+    modules: list[str] = dataclasses.field(default_factory=lambda: ["kvm", "vfio", "vfio_pci", "vfio_iommu_type1"])
+    host_driver: str | None = None  #: version of a driver that is installed on the host itself
+    secure_boot: bool = False
+    hypervisor: bool = False
+    qemu: list[int] = dataclasses.field(default_factory=list)  #: process ids of QEMU
+    kernel_log: list[str] = dataclasses.field(default_factory=list)
+    os_id: str = "ubuntu"
+    os_version: str = "22.04"
+
+
+def a10s(**more: object) -> list[Gpu]:
+    """The two A10 of every lab host."""
+    return [Gpu(address, **more) for address in ("0000:41:00.0", "0000:a1:00.0")]  # type: ignore[arg-type]
+
+
+LAB_HOSTS: dict[str, HostSpec] = {
+    "gpu-container-0": HostSpec(a10s(), cmdline="intel_iommu=on"),
+    # The kernel does not use the IOMMU that the firmware offers: site.yml mends that, with a reboot.
+    "gpu-passthrough-0": HostSpec(a10s(), cmdline="intel_iommu=off"),
+    "gpu-vgpu-0": HostSpec(
+        a10s(driver="nvidia", vfs=16),
+        cmdline="intel_iommu=on",
+        modules=["kvm", "vfio", "vfio_pci", "vfio_iommu_type1", "mdev", "nvidia", "nvidia_vgpu_vfio"],
+    ),
+    # VT-d is off in the firmware, whatever the kernel is told.
+    "gpu-refused-0": HostSpec(a10s(), firmware="none", cmdline="intel_iommu=on"),
+}
+
+
+def build(root: Path, spec: HostSpec) -> None:
+    """Write the tree afresh, as the host is right after a boot with this specification."""
+    if root.exists():
+        shutil.rmtree(root)
+    _remember(root, spec)
+    _disk(root, spec)
+    _boot(root, spec)
+
+
+def reboot(root: Path) -> None:
+    """Boot the tree again: GRUB's files are read anew; what lives in the running kernel only is gone."""
+    spec = _recall(root)
+    for gpu in spec.gpus:
+        gpu.vfs, gpu.active, gpu.driver = 0, {}, None
+    spec.qemu, spec.kernel_log = [], []
+    spec.modules = [name for name in spec.modules if not name.startswith(("nvidia", "mdev"))]
+    _remember(root, spec)
+    shutil.rmtree(root / "run", ignore_errors=True)
+    _boot(root, spec)
+
+
+def mend_firmware(root: Path) -> None:
+    """Turn VT-d on in the firmware. Like the real thing, it takes effect with the next boot."""
+    spec = _recall(root)
+    spec.firmware = "dmar"
+    _remember(root, spec)
+
+
+def start_vgpu_manager(root: Path) -> None:
+    """What NVIDIA's vGPU manager does to the host: its driver takes the GPUs, makes their virtual functions and offers types on them."""
+    spec = _recall(root)
+    for gpu in spec.gpus:
+        if not gpu.vfs:
+            gpu.driver, gpu.vfs = "nvidia", gpu.vfs_total
+    spec.modules = sorted({*spec.modules, "mdev", "nvidia", "nvidia_vgpu_vfio"})
+    _remember(root, spec)
+    _sysfs(root, spec, iommu_is_on(spec, (root / "proc/cmdline").read_text()))
+
+
+def bind(root: Path, driver: str | None) -> None:
+    """Put every GPU on a driver, or take it from its driver."""
+    spec = _recall(root)
+    for gpu in spec.gpus:
+        gpu.driver = driver
+    _remember(root, spec)
+    _sysfs(root, spec, iommu_is_on(spec, (root / "proc/cmdline").read_text()))
+
+
+def grub_arguments(root: Path) -> str:
+    """The arguments that ``update-grub`` would write: its files are shell, so a shell reads them, in its order."""
+    files = [root / "etc/default/grub", *sorted((root / "etc/default/grub.d").glob("*.cfg"))]
+    script = "".join(f'. "{path}"\n' for path in files) + 'printf "%s %s" "$GRUB_CMDLINE_LINUX" "$GRUB_CMDLINE_LINUX_DEFAULT"'
+    done = subprocess.run(["/bin/sh", "-c", script], env={}, capture_output=True, text=True, check=True)
+    return " ".join(done.stdout.split())
+
+
+def iommu_is_on(spec: HostSpec, cmdline: str) -> bool:
+    """What this kernel makes of firmware and arguments: the last ``intel_iommu=`` wins, ``off`` of the others is never taken back."""
+    words = cmdline.split()
+    if "iommu=off" in words:
+        return False
+    if spec.firmware == "dmar":
+        given = [word.partition("=")[2].split(",") for word in words if word.startswith("intel_iommu=")]
+        return bool(given) and "off" not in given[-1]
+    return spec.firmware == "ivrs" and "amd_iommu=off" not in words
+
+
+def _remember(root: Path, spec: HostSpec) -> None:
+    _write(root, _MEMORY, json.dumps(dataclasses.asdict(spec)))
+
+
+def _recall(root: Path) -> HostSpec:
+    kept = json.loads((root / _MEMORY).read_text())
+    gpus = [Gpu(**{**gpu, "active": {int(number): kind for number, kind in gpu["active"].items()}}) for gpu in kept.pop("gpus")]
+    return HostSpec(gpus=gpus, **kept)
+
+
+def _write(root: Path, path: str, content: str | bytes) -> None:
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def _link(root: Path, path: str, target: str) -> None:
+    """A link at ``path`` to ``target`` (both below the root), relative like those of the kernel."""
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.symlink_to(os.path.relpath(target, os.path.dirname(path)))
+
+
+def _disk(root: Path, spec: HostSpec) -> None:
+    _write(root, "etc/os-release", f'NAME="Lab"\nID={spec.os_id}\nVERSION_ID="{spec.os_version}"\n')
+    _write(
+        root,
+        "etc/default/grub",
+        "# If you change this file, run 'update-grub' afterwards to update\n# /boot/grub/grub.cfg.\n\n"
+        "GRUB_DEFAULT=0\nGRUB_TIMEOUT=5\nGRUB_DISTRIBUTOR=`lsb_release -i -s 2> /dev/null || echo Debian`\n"
+        f'GRUB_CMDLINE_LINUX_DEFAULT="{spec.cmdline_default}"\nGRUB_CMDLINE_LINUX="{spec.cmdline}"\n',
+    )
+    (root / "etc/default/grub.d").mkdir()
+    for name in ("vmlinuz", "initrd.img", "config"):
+        _write(root, f"boot/{name}-{KERNEL}", "")
+    _write(root, "usr/sbin/update-grub", "")
+    _write(
+        root,
+        "usr/share/misc/pci.ids",
+        "8086  Intel Corporation\n\t159b  E810\n10de  NVIDIA Corporation\n\t2236  GA102GL [A10]\n\t\t10de 1482  A10\n",
+    )
+    (root / f"lib/modules/{KERNEL}").mkdir(parents=True)
+    (root / "dev").mkdir()
+    if spec.host_driver:
+        for path in ("usr/bin/nvidia-smi", "var/lib/dkms/nvidia/dkms.conf"):
+            _write(root, path, "")
+
+
+def _boot(root: Path, spec: HostSpec) -> None:
+    entry = f"/boot/vmlinuz-{KERNEL} root={ROOT_DEVICE} ro {grub_arguments(root)}".rstrip()
+    _write(
+        root,
+        "boot/grub/grub.cfg",
+        "#\n# DO NOT EDIT THIS FILE\n#\n### BEGIN /etc/grub.d/10_linux ###\nmenuentry 'Ubuntu' --class ubuntu --class os {\n"
+        f"\tlinux\t{entry}\n\tinitrd\t/boot/initrd.img-{KERNEL}\n}}\n### END /etc/grub.d/10_linux ###\n",
+    )
+    for part in ("proc", "sys"):
+        shutil.rmtree(root / part, ignore_errors=True)
+    _write(root, "proc/cmdline", f"BOOT_IMAGE={entry}\n")
+    on = iommu_is_on(spec, entry)
+    _procfs(root, spec)
+    _firmware(root, spec)
+    _sysfs(root, spec, on)
+
+
+def _procfs(root: Path, spec: HostSpec) -> None:
+    _write(root, "proc/sys/kernel/osrelease", f"{KERNEL}\n")
+    _write(root, "proc/sys/kernel/arch", "x86_64\n")
+    _write(root, "proc/sys/kernel/random/boot_id", f"{uuid.uuid4()}\n")
+    _write(root, "proc/version", f"Linux version {KERNEL} (buildd@lab) #129-Ubuntu SMP\n")
+    flags = "fpu vme de vmx" + (" hypervisor" if spec.hypervisor else "")
+    _write(root, "proc/cpuinfo", f"processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: {flags}\n")
+    _write(root, "proc/1/comm", "systemd\n")
+    (root / "proc/1/fd").mkdir()
+    for pid in spec.qemu:
+        _write(root, f"proc/{pid}/comm", "qemu-system-x86\n")
+        (root / f"proc/{pid}/fd").mkdir()
+        (root / f"proc/{pid}/fd/12").symlink_to("/dev/vfio/28")
+    _write(root, "dev/kmsg", "".join(f"6,{number},{number},-;{line}\n" for number, line in enumerate(spec.kernel_log)))
+
+
+def _firmware(root: Path, spec: HostSpec) -> None:
+    _write(root, "sys/firmware/acpi/tables/FACP", b"FACP")
+    if spec.firmware != "none":
+        _write(root, f"sys/firmware/acpi/tables/{spec.firmware.upper()}", spec.firmware.upper().encode())
+    _write(root, "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c", bytes([6, 0, 0, 0, int(spec.secure_boot)]))
+    for name, value in (("sys_vendor", "Example Inc."), ("product_name", "Lab R750"), ("bios_version", "2.1.3")):
+        _write(root, f"sys/class/dmi/id/{name}", f"{value}\n")
+    _write(root, "sys/kernel/security/lockdown", "[none] integrity confidentiality\n")
+
+
+def _sysfs(root: Path, spec: HostSpec, on: bool) -> None:
+    for part in ("sys/bus", "sys/devices", "sys/class/iommu", "sys/class/mdev_bus", "sys/kernel/iommu_groups", "sys/module"):
+        shutil.rmtree(root / part, ignore_errors=True)
+    for part in ("sys/bus/pci/devices", "sys/bus/pci/drivers", "sys/class/iommu", "sys/kernel/iommu_groups"):
+        (root / part).mkdir(parents=True)
+    for name in spec.modules:
+        (root / f"sys/module/{name}").mkdir(parents=True)
+    if spec.host_driver and "nvidia" in spec.modules:
+        _write(root, "sys/module/nvidia/version", f"{spec.host_driver}\n")
+    if on:
+        unit = "dmar0" if spec.firmware == "dmar" else "ivhd0"
+        _write(root, f"sys/devices/virtual/iommu/{unit}/uevent", "")
+        _link(root, f"sys/class/iommu/{unit}", f"sys/devices/virtual/iommu/{unit}")
+
+    groups = _Groups(root, on)
+    groups.add(_function(root, "pci0000:00/0000:00:00.0", "8086", "0998", "060000", None))
+    groups.add(_function(root, "pci0000:00/0000:00:01.0/0000:01:00.0", "8086", "159b", "020000", "ice"))
+    groups.add(_function(root, "pci0000:00/0000:00:02.0/0000:02:00.0", "144d", "a80a", "010802", "nvme"))
+    for gpu in spec.gpus:
+        _gpu(root, gpu, groups)
+
+
+class _Groups:
+    """Hands out IOMMU groups; none while the IOMMU is off."""
+
+    def __init__(self, root: Path, on: bool) -> None:
+        self.root, self.on, self.next = root, on, 26
+
+    def add(self, device: str, group: int | None = None) -> int | None:
+        if not self.on:
+            return None
+        if group is None:
+            group, self.next = self.next, self.next + 1
+            _write(self.root, f"sys/kernel/iommu_groups/{group}/type", "DMA-FQ\n")
+        _link(self.root, f"sys/kernel/iommu_groups/{group}/devices/{os.path.basename(device)}", device)
+        _link(self.root, f"{device}/iommu_group", f"sys/kernel/iommu_groups/{group}")
+        return group
+
+
+def _function(root: Path, place: str, vendor: str, device: str, kind: str, driver: str | None, subsystem: str = "0000:0000") -> str:
+    """Make a PCI function; its path."""
+    path = f"sys/devices/{place}"
+    address = os.path.basename(place)
+    values = {
+        "vendor": f"0x{vendor}",
+        "device": f"0x{device}",
+        "class": f"0x{kind}",
+        "subsystem_vendor": f"0x{subsystem.partition(':')[0]}",
+        "subsystem_device": f"0x{subsystem.partition(':')[2]}",
+        "numa_node": "0" if int(address.split(":")[1], 16) < 0x80 else "1",
+        "driver_override": "(null)",
+    }
+    for name, value in values.items():
+        _write(root, f"{path}/{name}", f"{value}\n")
+    _write(root, f"{path}/config", bytes.fromhex(vendor)[::-1] + bytes.fromhex(device)[::-1] + bytes(60))
+    _link(root, f"sys/bus/pci/devices/{address}", path)
+    if driver:
+        (root / f"sys/bus/pci/drivers/{driver}").mkdir(exist_ok=True)
+        _link(root, f"sys/bus/pci/drivers/{driver}/{address}", path)
+        _link(root, f"{path}/driver", f"sys/bus/pci/drivers/{driver}")
+    return path
+
+
+def _gpu(root: Path, gpu: Gpu, groups: _Groups) -> None:
+    bus = gpu.address[:7]
+    port = f"pci{gpu.address[:5]}{int(gpu.address[5:7], 16) - 1:02x}/{gpu.address[:5]}{int(gpu.address[5:7], 16) - 1:02x}:01.0"
+    groups.add(_function(root, port, "8086", "347a", "060400", "pcieport"))
+    path = _function(root, f"{port}/{gpu.address}", "10de", gpu.device, gpu.kind, gpu.driver, gpu.subsystem)
+    group = groups.add(path)
+    _write(root, f"{path}/power_state", f"{gpu.power_state}\n")
+    _write(root, f"{path}/resource", _resource([16 << 20, gpu.bar1, 0, 32 << 20, 0, 0]))
+    if gpu.kind.startswith("0300"):
+        _write(root, f"{path}/boot_vga", f"{int(gpu.boot_vga)}\n")
+    if gpu.fell_off_bus:
+        _write(root, f"{path}/config", b"\xff" * 64)
+    if gpu.audio:
+        groups.add(_function(root, f"{port}/{gpu.address[:-1]}1", "10de", "1aef", "040300", "snd_hda_intel"), group)
+    if gpu.neighbour:
+        groups.add(_function(root, f"{port}/{bus}:01.0", "8086", "1533", "020000", "igb"), group)
+    if gpu.vfs_total:
+        _write(root, f"{path}/sriov_totalvfs", f"{gpu.vfs_total}\n")
+        _write(root, f"{path}/sriov_numvfs", f"{gpu.vfs}\n")
+    for number in range(gpu.vfs):
+        _virtual_function(root, gpu, number, f"{port}/{bus}:{(number >> 3):02x}.{number & 7}", path, groups)
+
+
+def _virtual_function(root: Path, gpu: Gpu, number: int, place: str, physical: str, groups: _Groups) -> None:
+    # NVIDIA's virtual functions begin at device 0, function 4, and carry the ids of their physical function.
+    head, _dot, function = place.rpartition(".")
+    slot = int(head[-2:], 16) * 8 + int(function) + 4
+    place = f"{head[:-2]}{slot >> 3:02x}.{slot & 7}"
+    path = _function(root, place, "10de", gpu.device, gpu.kind, "nvidia", gpu.subsystem)
+    address = os.path.basename(place)
+    groups.add(path)
+    _link(root, f"{path}/physfn", physical)
+    _link(root, f"{physical}/virtfn{number}", path)
+    used = sum(1 for _ in gpu.active)
+    if gpu.backend == "vendor_vfio":
+        free = number not in gpu.active and used == 0
+        lines = [f"{kind:<6}: {name}" for kind, (name, _most) in A10_TYPES.items()] if free else []
+        _write(root, f"{path}/nvidia/creatable_vgpu_types", "\n".join(["ID    : vGPU Name", *lines]) + "\n")
+        _write(root, f"{path}/nvidia/current_vgpu_type", f"{gpu.active.get(number, 0)}\n")
+        return
+    _link(root, f"sys/class/mdev_bus/{address}", path)
+    for kind, (name, most) in A10_TYPES.items():
+        # A virtual function takes one vGPU, and a GPU takes vGPUs of one size up to its number.
+        sizes = set(gpu.active.values())
+        available = int(number not in gpu.active and sizes <= {kind} and used < most)
+        base = f"{path}/mdev_supported_types/nvidia-{kind}"
+        size = int(re.findall(r"-(\d+)", name)[-1])
+        _write(root, f"{base}/name", f"{name}\n")
+        _write(root, f"{base}/available_instances", f"{available}\n")
+        _write(root, f"{base}/device_api", "vfio-pci\n")
+        _write(
+            root,
+            f"{base}/description",
+            f"num_heads=4, frl_config=60, framebuffer={size * 1024}M, max_resolution=7680x4320, max_instance={most}\n",
+        )
+    if number in gpu.active:
+        identity = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{address}"))
+        (root / f"{path}/{identity}").mkdir()
+        _link(root, f"{path}/{identity}/mdev_type", f"{path}/mdev_supported_types/nvidia-{gpu.active[number]}")
+        _link(root, f"sys/bus/mdev/devices/{identity}", f"{path}/{identity}")
+
+
+def _resource(sizes: list[int]) -> str:
+    lines, at = [], 0x10000000
+    for size in sizes:
+        lines.append(f"0x{at:016x} 0x{at + size - 1:016x} 0x{0x140204:016x}" if size else " ".join(["0x" + "0" * 16] * 3))
+        at += size
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,119 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Bad input gets a clear error before the first write."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import threading
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from .conftest import INVENTORY, Lab, Run
+from .test_site import writes
+
+
+def groups(**hosts: dict[str, dict[str, t.Any]]) -> str:
+    """An inventory (JSON is YAML) with these hosts in these groups below gpu_nodes."""
+    children = {group: {"hosts": entries} for group, entries in hosts.items()}
+    return json.dumps({"all": {"children": {"gpu_nodes": {"children": children}}}})
+
+
+def attempt(lab: Lab, tmp_path: Path, extra: str | None, *arguments: str, env: t.Mapping[str, str] = {}) -> Run:
+    """Run ``site`` with a further inventory file; whatever happens, nothing may have been written."""
+    inventory: list[Path] = [INVENTORY]
+    if extra is not None:
+        added = tmp_path / "extra.yml"
+        added.write_text(extra, encoding="utf-8")
+        inventory.append(added)
+    trees, position = lab.tree_digest(), lab.audit_size()
+    run = lab.play("site.yml", *arguments, inventory=inventory, env=env)
+    assert run.rc != 0, run.output
+    assert lab.tree_digest() == trees
+    assert writes(lab.audit(position)) == []
+    assert "Traceback" not in run.output
+    return run
+
+
+CASES = {
+    "host in two groups": (groups(gpu_vm_vgpu={"gpu-container-0": {}}), [], ["gpu-container-0", "gpu_container", "gpu_vm_vgpu"]),
+    "unknown workload": (groups(gpu_container={"gpu-container-0": {"gpufleet_workload": "vm-magic"}}), [], ["gpu-container-0", "vm-magic"]),
+    "inventory host that is no node": (groups(gpu_container={"ghost-0": {}}), [], ["ghost-0", "no node"]),
+    "two hosts on one node": (
+        groups(gpu_container={"twin-0": {"gpufleet_node_name": "gpu-container-0"}}), [], ["twin-0", "gpu-container-0"],
+    ),
+    "unknown profile": (groups(gpu_vm_vgpu={"gpu-vgpu-0": {"gpufleet_vgpu_profile": "A10-5Q"}}), [], ["A10-5Q", "A10-4Q"]),
+    "profile not chosen": (groups(gpu_vm_vgpu={"gpu-vgpu-0": {"gpufleet_vgpu_profile": None}}), [], ["gpu-vgpu-0", "gpufleet_vgpu_profile"]),
+    "malformed node name": (groups(gpu_container={"gpu-container-0": {"gpufleet_node_name": "No Such/Name"}}), [], ["No Such/Name"]),
+    "wrong cluster": (None, ["-e", "gpufleet_expected_cluster=somewhere-else"], ["somewhere-else"]),
+    "limit that matches no GPU host": (
+        json.dumps({"all": {"hosts": {"bmc-0": {}}}}), ["--limit", "bmc-0"], ["bmc-0", "no GPU host"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_wrong_request_stops_before_the_first_write(lab: Lab, tmp_path: Path, case: str) -> None:
+    extra, arguments, words = CASES[case]
+    run = attempt(lab, tmp_path, extra, *arguments)
+    message = " ".join(run.failures().values())
+    for word in words:
+        assert word in message, message
+
+
+def test_no_kubeconfig_is_named(lab: Lab, tmp_path: Path) -> None:
+    run = attempt(lab, tmp_path, None, "-e", f"gpufleet_kubeconfig={tmp_path}/missing.kubeconfig")
+    message = " ".join(run.failures().values())
+    assert "missing.kubeconfig" in message
+    assert "gpufleet_kubeconfig" in message
+    assert run.seconds <= 15
+
+
+@pytest.mark.parametrize("kind", ["refused", "silent"])
+def test_an_unreachable_api_server_is_named_within_15_seconds(lab: Lab, tmp_path: Path, kind: str) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        if kind == "silent":  # takes connections and never answers
+            server.listen(16)
+            held: list[socket.socket] = []
+
+            def accept() -> None:
+                while True:
+                    try:
+                        held.append(server.accept()[0])
+                    except OSError:
+                        return
+
+            threading.Thread(target=accept, daemon=True).start()
+        config = (lab.dir / "operator.kubeconfig").read_text(encoding="utf-8")
+        changed = tmp_path / "unreachable.kubeconfig"
+        lines = [f"    server: https://{address}" if line.strip().startswith("server:") else line for line in config.splitlines()]
+        changed.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        run = attempt(lab, tmp_path, None, "-e", f"gpufleet_kubeconfig={changed}")
+    message = " ".join(run.failures().values())
+    assert address in message
+    assert run.seconds <= 15, run.output
+
+
+def test_a_boot_id_of_another_machine_stops_that_host(lab: Lab, tmp_path: Path) -> None:
+    copied = tmp_path / "root"
+    shutil.copytree(lab.dir / "hosts" / "gpu-container-0", copied, symlinks=True)
+    (copied / "proc" / "sys" / "kernel" / "random" / "boot_id").write_text("00000000-0000-4000-8000-000000000000\n", encoding="utf-8")
+    extra = groups(gpu_container={"gpu-container-0": {"gpufleet_host_root": str(copied)}})
+    inventory = tmp_path / "extra.yml"
+    inventory.write_text(extra, encoding="utf-8")
+    run = lab.play("playbooks/preflight.yml", inventory=[INVENTORY, inventory])
+    assert run.rc == 2
+    assert "00000000-0000-4000-8000-000000000000" in run.failures()["gpu-container-0"]
+
+
+def test_a_missing_chart_is_named(lab: Lab, tmp_path: Path) -> None:
+    run = attempt(lab, tmp_path, None, "-e", f"gpufleet_operator_chart={tmp_path}/no-chart")
+    assert any("no-chart" in message for message in run.failures().values()), run.failures()
