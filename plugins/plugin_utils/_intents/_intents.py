@@ -1,0 +1,173 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is PRIVATE to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""From the inventory, what the hosts are and what the cluster knows, to one intent per GPU host: who should become what, and what forbids it.
+
+An intent is ``{host, node, workload, profile, owner, reboot_ok, limited, state, why, boot_id, gpus, expect}``. ``limited`` says whether this
+run is about the host, ``state`` is ``wanted``, ``refused`` (by preflight) or ``unread``, and ``expect`` what the node advertises in the end.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing as t
+
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _catalogue
+
+Facts = t.Mapping[str, t.Any]
+
+GROUPS = {"gpu_container": "container", "gpu_vm_passthrough": "vm-passthrough", "gpu_vm_vgpu": "vm-vgpu"}
+
+
+class Problem(t.NamedTuple):
+    target: str
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.target}: {self.problem}. {self.remedy}"
+
+
+def node_intents(hosts: t.Iterable[Facts], run_hosts: t.Iterable[str] = (), fleet: Facts | None = None) -> dict[str, t.Any]:
+    """``{intents, problems, text}`` from the variables of every GPU host of the inventory.
+
+    ``run_hosts``: the hosts of this run. ``fleet``: what ``gpu_fleet_info`` returned, or None before the cluster was read.
+    ``text`` is a failure message that is ready to be shown, empty if there is no problem.
+    """
+    in_run = {str(name) for name in run_hosts}
+    nodes = None if fleet is None else {str(node["name"]) for node in fleet["nodes"]}
+    problems: list[Problem] = []
+    intents = [_intent(host, in_run, nodes, problems) for host in hosts]
+    by_node: dict[str, list[str]] = {}
+    for intent in intents:
+        by_node.setdefault(intent["node"], []).append(intent["host"])
+    for node, names in sorted(by_node.items()):
+        if len(names) > 1:
+            problems.append(
+                Problem(f"node {node}", f"the hosts {', '.join(sorted(names))} are all on it", "Give each its own gpufleet_node_name")
+            )
+    text = ""
+    if problems:
+        count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+        text = "\n".join([f"Checking the request: {count}. Nothing was changed.", *(f"- {problem}" for problem in problems)])
+    return {"intents": intents, "problems": [problem._asdict() for problem in problems], "text": text}
+
+
+def _intent(host: Facts, in_run: set[str], nodes: set[str] | None, problems: list[Problem]) -> dict[str, t.Any]:
+    name = str(host["inventory_hostname"])
+    node = str(host.get("gpufleet_node_name") or name)
+    workload = _workload(host, name, problems)
+    try:
+        _names.check_node_name(node)
+        if nodes is not None and node not in nodes:
+            near = difflib.get_close_matches(node, sorted(nodes), n=2)
+            remedy = f"Nearest: {', '.join(near)}" if near else f"The cluster has {len(nodes)} nodes"
+            problems.append(Problem(f"host {name}", f"it is no node: the cluster has no Node {node}", f"{remedy}. Set gpufleet_node_name"))
+    except ValueError as error:
+        problems.append(Problem(f"host {name}", str(error), "Correct gpufleet_node_name"))
+    owner = str(host.get("gpufleet_device_owner") or "operator")
+    if owner != "operator":
+        known = "devices that the host owns are not supported" if owner == "host" else f"gpufleet_device_owner is {owner!r}"
+        problems.append(Problem(f"host {name}", known, "Set gpufleet_device_owner: operator"))
+    profile = _profile(host, name, workload, problems)
+    facts = host.get("preflight_host") or {}
+    read = facts.get("gpus") is not None
+    refused = host.get("preflight_refused")
+    gpus = [_gpu(gpu) for gpu in facts.get("gpus") or []]
+    return {
+        "host": name,
+        "node": node,
+        "workload": workload,
+        "profile": profile,
+        "owner": owner,
+        "reboot_ok": bool(host.get("gpufleet_reboot_ok")),
+        "limited": name in in_run,
+        "state": "refused" if refused else "wanted" if read else "unread",
+        "why": str(refused) if refused else None if read else "the host could not be read, or is not in this run",
+        "boot_id": (facts.get("host") or {}).get("boot_id"),
+        "gpus": gpus,
+        "expect": _expect(name, workload, profile, gpus, problems) if read and not refused else [],
+    }
+
+
+def _workload(host: Facts, name: str, problems: list[Problem]) -> str | None:
+    groups = sorted(group for group in GROUPS if group in (host.get("group_names") or []))
+    said = host.get("gpufleet_workload")
+    if said and said not in _names.WORKLOADS:
+        problems.append(Problem(f"host {name}", f"unknown workload {said!r}", f"Use one of {', '.join(_names.WORKLOADS)}, and its group"))
+    if len(groups) > 1:
+        problems.append(Problem(f"host {name}", f"it is in {' and '.join(groups)}", "A node has one workload: leave it in one group"))
+        return None
+    if not groups:
+        problems.append(
+            Problem(f"host {name}", "it is in gpu_nodes and in no workload's group", f"Put it into one of {', '.join(sorted(GROUPS))}")
+        )
+        return None
+    workload = GROUPS[groups[0]]
+    if said in _names.WORKLOADS and said != workload:
+        problems.append(
+            Problem(f"host {name}", f"gpufleet_workload is {said}, but its group {groups[0]} stands for {workload}", "Remove the variable")
+        )
+    return workload
+
+
+def _profile(host: Facts, name: str, workload: str | None, problems: list[Problem]) -> str | None:
+    profile = host.get("gpufleet_vgpu_profile")
+    if workload != "vm-vgpu":
+        return None
+    if not profile:
+        remedy = "Choose a type such as A10-4Q, or `default` on purpose"
+        problems.append(Problem(f"host {name}", "gpufleet_vgpu_profile is not set", remedy))
+        return None
+    profile = str(profile)
+    known = _catalogue.known_profiles()
+    if profile not in known:
+        near = difflib.get_close_matches(profile, sorted(known), n=3)
+        problems.append(Problem(f"host {name}", f"no GPU has a vGPU profile {profile!r}", f"Nearest: {', '.join(near) or 'none'}"))
+    return profile
+
+
+def _gpu(gpu: Facts) -> dict[str, t.Any]:
+    vgpu = gpu.get("vgpu") or {}
+    return {
+        "address": gpu["address"],
+        "pci": gpu["vendor_device"],
+        "subsystem": gpu.get("subsystem") or "",
+        "class": gpu["class"],
+        "backend": vgpu.get("backend"),
+        "types": [kind["name"] for kind in vgpu.get("types") or []],
+    }
+
+
+def _expect(
+    name: str, workload: str | None, profile: str | None, gpus: list[dict[str, t.Any]], problems: list[Problem]
+) -> list[dict[str, t.Any]]:
+    """What a node with these GPUs advertises in the end."""
+    if workload == "container":
+        return [{"resource": "nvidia.com/gpu", "count": len(gpus)}]
+    if workload == "vm-passthrough":
+        ids = [gpu["pci"] for gpu in gpus]
+        return [{"pci": pci, "count": ids.count(pci)} for pci in dict.fromkeys(ids)]
+    if workload != "vm-vgpu" or profile is None or profile not in _catalogue.known_profiles():
+        return []
+    counts: dict[str, int] = {}
+    for gpu in gpus:
+        kinds = (
+            _catalogue.default_types(gpu["pci"])
+            if profile == _catalogue.DEFAULT
+            else [(profile, _catalogue.most(gpu["pci"], gpu["subsystem"], profile))]
+        )
+        if len(kinds) != 1 or kinds[0][1] is None:
+            have = " and ".join(kind for kind, _most in kinds if _most) or "no entry"
+            problem = f"GPU {gpu['address']} ({gpu['pci']}) cannot have the profile {profile}"
+            problem += f": the stock configuration has {have} for it" if profile == _catalogue.DEFAULT else ""
+            problems.append(Problem(f"host {name}", problem, "Choose a profile of this GPU, or another group for the host"))
+            continue
+        kind, count = kinds[0]
+        counts[kind] = counts.get(kind, 0) + int(count or 0)
+    return [{"vgpu_type": kind, "count": count} for kind, count in counts.items()]
