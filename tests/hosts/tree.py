@@ -194,7 +194,7 @@ def _disk(root: Path, spec: HostSpec) -> None:
         "etc/default/grub",
         "# If you change this file, run 'update-grub' afterwards to update\n# /boot/grub/grub.cfg.\n\n"
         "GRUB_DEFAULT=0\nGRUB_TIMEOUT=5\nGRUB_DISTRIBUTOR=`lsb_release -i -s 2> /dev/null || echo Debian`\n"
-        f'GRUB_CMDLINE_LINUX_DEFAULT="{spec.cmdline_default}"\nGRUB_CMDLINE_LINUX="{spec.cmdline}"\n',
+        f'GRUB_CMDLINE_LINUX_DEFAULT="{_escaped(spec.cmdline_default)}"\nGRUB_CMDLINE_LINUX="{_escaped(spec.cmdline)}"\n',
     )
     (root / "etc/default/grub.d").mkdir()
     for name in ("vmlinuz", "initrd.img", "config"):
@@ -210,6 +210,10 @@ def _disk(root: Path, spec: HostSpec) -> None:
     if spec.host_driver:
         for path in ("usr/bin/nvidia-smi", "var/lib/dkms/nvidia/dkms.conf"):
             _write(root, path, "")
+
+
+def _escaped(text: str) -> str:
+    return text.replace('"', '\\"')
 
 
 def _boot(root: Path, spec: HostSpec) -> None:

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _pci, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _cmdline, _pci, _system
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
 
@@ -39,6 +39,9 @@ def read(host: Host) -> _system.Facts:
 def _boot(host: Host, unknown: _system.Unknown) -> _system.Facts:
     """The arguments that run and those that the next boot will have; ``configured`` is None where we cannot tell."""
     running = unknown.text(host, "boot.running", "/proc/cmdline")
+    configured = _bootloader.configured(host)
     return {
-        "running": None if running is None else [_system.shown_argument(argument) for argument in running.split()],
+        "provider": _bootloader.provider(host),
+        "running": None if running is None else [_system.shown_argument(argument) for argument in _cmdline.split(running)],
+        "configured": None if configured is None else [_system.shown_argument(argument) for argument in configured],
     }

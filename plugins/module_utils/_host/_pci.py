@@ -257,7 +257,7 @@ def _mdevs(host: Host) -> t.List[t.Tuple[str, str, str]]:
         path = host.resolve(f"/sys/bus/mdev/devices/{uuid}")
         kind = _target(host, f"{path}/mdev_type")
         found.append((uuid, posixpath.basename(posixpath.dirname(path)), kind or ""))
-    return found
+    return sorted(found, key=lambda mdev: (mdev[1], mdev[0]))
 
 
 def _minor(host: Host, address: str) -> int | None:

@@ -1,0 +1,106 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""Boot arguments: what a line says, whether it satisfies a wish, and what undoes it.
+
+Arguments are compared as parsed tokens, never by searching the text: ``intel_iommu=on,sm_on`` satisfies ``intel_iommu=on``, and
+``xintel_iommu=on`` does not. Sources: the kernel's lib/cmdline.c, drivers/iommu/intel/iommu.c, drivers/iommu/amd/init.c.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+#: Keys that may stand more than once, each time with a meaning of its own.
+REPEATABLE = frozenset(
+    (
+        "blacklist",
+        "console",
+        "earlyprintk",
+        "initcall_blacklist",
+        "modprobe.blacklist",
+        "module_blacklist",
+        "pci",
+        "rd.driver.blacklist",
+        "rd.luks.uuid",
+        "vfio_pci.ids",
+    )
+)
+#: Words that only ever set a flag: nothing that is appended takes them back. With the keys whose arguments they make useless.
+STICKY = {"iommu=off": ("iommu", "intel_iommu", "amd_iommu"), "amd_iommu=off": ("iommu", "amd_iommu")}
+
+_TOKEN = re.compile(r'(?:[^\s"]|"[^"]*")+')
+
+
+def split(line: str) -> t.List[str]:
+    """The arguments of a line, as they stand. Double quotes keep blanks together, as the kernel reads them."""
+    return _TOKEN.findall(line)
+
+
+def key_of(token: str) -> str:
+    """The key of an argument; the kernel takes ``-`` and ``_`` in it for the same."""
+    return token.partition("=")[0].replace("-", "_")
+
+
+def values_of(token: str) -> t.List[str]:
+    """The values of an argument: the parts of its comma list, without quotes."""
+    _key, equals, value = token.partition("=")
+    return value.strip('"').split(",") if equals else []
+
+
+def problem(token: str) -> str | None:
+    """Why this cannot be a boot argument, or None."""
+    if split(token) != [token] or token.count('"') % 2:
+        return f"{token!r} is not one boot argument: write each as an entry of its own, with double quotes around blanks"
+    if not re.fullmatch(r"[\w.-]+(=.*)?", token) or re.search(r"[`$\\']", token):
+        return f"{token!r} is no boot argument that a boot loader's shell file can carry: a key, and a value without $, ` and \\"
+    return None
+
+
+def covers(token: str, wanted: str) -> bool:
+    """Does this argument say at least what is wanted?"""
+    if key_of(token) != key_of(wanted):
+        return False
+    if "=" not in wanted:
+        return "=" not in token
+    return set(values_of(wanted)) <= set(values_of(token)) and ("off" in values_of(wanted) or "off" not in values_of(token))
+
+
+def satisfied(line: t.Sequence[str], wanted: str) -> bool:
+    """Does a line do what is wanted? Of a key that may stand once, the last one counts; one that may repeat only has to be there."""
+    same = [token for token in line if key_of(token) == key_of(wanted)]
+    if key_of(wanted) in REPEATABLE:
+        return any(covers(token, wanted) for token in same)
+    return bool(same) and covers(same[-1], wanted)
+
+
+def undoing(line: t.Sequence[str], wanted: t.Iterable[str]) -> t.List[str]:
+    """The words on a line that nothing appended could take back, and that make what is wanted useless."""
+    keys = {key_of(token) for token in wanted if "off" not in values_of(token)}
+    return [token for token in dict.fromkeys(line) if keys & set(STICKY.get(token, ()))]
+
+
+def without(line: str, unwanted: t.Collection[str]) -> str:
+    """A line without these arguments; every other one keeps its place, its spelling and the blanks around it."""
+    return re.sub(
+        r"^\s+",
+        "",
+        _TOKEN.sub(lambda m: "\0" if m.group() in unwanted else m.group(), line).replace(" \0", "").replace("\0 ", "").replace("\0", ""),
+    )
+
+
+def extended(own: t.Sequence[str], wanted: t.Iterable[str], line: t.Sequence[str]) -> t.List[str]:
+    """Our own arguments, so that ``line`` (what others say, which stands before ours) followed by them does what is wanted."""
+    result = list(own)
+    for token in wanted:
+        if satisfied([*line, *result], token):
+            continue
+        if key_of(token) not in REPEATABLE:
+            result = [mine for mine in result if key_of(mine) != key_of(token)]
+        result.append(token)
+    return result

@@ -1,0 +1,212 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _cmdline, _grub
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.hosts import tree
+
+DROP_IN = "etc/default/grub.d/60-gpufleet.cfg"
+
+keys = st.sampled_from(["ro", "quiet", "console", "iommu", "intel_iommu", "xintel_iommu", "pci", "foo.bar", "vfio-pci.ids"])
+values = st.sampled_from([None, "on", "off", "pt", "tty0", "ttyS0,115200", '"a b"', "on,sm_on", "10de:2236,10de:1aef"])
+tokens = st.builds(lambda key, value: key if value is None else f"{key}={value}", keys, values)
+lines = st.lists(tokens, max_size=8)
+wishes = st.lists(st.sampled_from(["intel_iommu=on", "iommu=pt", "console=ttyS1", "nomodeset", "pci=realloc"]), max_size=3, unique=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted", "expected"),
+    [
+        ("intel_iommu=on", "intel_iommu=on", True),
+        ("intel_iommu=on,sm_on", "intel_iommu=on", True),
+        ("intel_iommu=sm_on", "intel_iommu=on", False),
+        ("xintel_iommu=on", "intel_iommu=on", False),
+        ("intel_iommu=on intel_iommu=off", "intel_iommu=on", False),
+        ("intel_iommu=off quiet intel_iommu=on", "intel_iommu=on", True),
+        ("intel-iommu=on", "intel_iommu=on", True),
+        ("intel_iommu=on,off", "intel_iommu=on", False),
+        ("console=tty0 console=ttyS0", "console=tty0", True),
+        ("quiet", "quiet", True),
+        ("quiet=1", "quiet", False),
+        ("", "quiet", False),
+    ],
+)
+def test_arguments_are_compared_as_parsed(line: str, wanted: str, expected: bool) -> None:
+    assert _cmdline.satisfied(_cmdline.split(line), wanted) is expected
+
+
+def test_quotes_keep_blanks_together() -> None:
+    assert _cmdline.split('ro dyndbg="file a.c +p" quiet') == ["ro", 'dyndbg="file a.c +p"', "quiet"]
+
+
+@pytest.mark.parametrize("token", ["a b", "", "=x", 'a="b', "a=$(reboot)", "a=`reboot`", "a='b'", "a=b\n"])
+def test_what_is_no_single_argument_is_refused(token: str) -> None:
+    assert _cmdline.problem(token)
+
+
+@given(lines, wishes)
+def test_what_is_added_does_what_is_wanted_and_adding_again_adds_nothing(line: list[str], wanted: list[str]) -> None:
+    own = _cmdline.extended([], wanted, line)
+    assert all(_cmdline.satisfied([*line, *own], token) for token in wanted)
+    assert set(own) <= set(wanted)
+    assert _cmdline.extended(own, wanted, line) == own
+
+
+@given(lines, st.lists(tokens, max_size=2))
+def test_removing_keeps_every_other_argument_in_its_place(line: list[str], unwanted: list[str]) -> None:
+    left = _cmdline.split(_cmdline.without(" ".join(line), unwanted))
+    assert left == [token for token in line if token not in unwanted]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "host"
+    tree.build(path, tree.HostSpec(cmdline='ro_key="a b" intel_iommu=off', cmdline_default="quiet console=tty0 console=ttyS0"))
+    return path
+
+
+@given(line=lines, default=lines, wanted=wishes)
+def test_grub_files_give_every_other_argument_its_value_and_order(line: list[str], default: list[str], wanted: list[str]) -> None:
+    """Read by a real shell, the files say what they said before, followed by what was added."""
+    before = {_grub.MAIN: "".join(f"{name}={quoted(words)}\n" for name, words in zip(_grub.VARIABLES, (line, default), strict=True))}
+    plan = _grub.make_plan(_grub.Files(before, None), wanted, [], False)
+    if any(blocker.target.startswith("argument") for blocker in plan.blockers):
+        assert _cmdline.undoing([*line, *default], wanted)
+        return
+    assert not plan.blockers
+    after = dict(before)
+    for change in plan.changes:
+        after[change.target.removeprefix("file ")] = change.after
+    made = _grub.line_of(after)
+    assert made[: len(line) + len(default)] == [*line, *default]
+    assert all(_cmdline.satisfied(made, token) for token in wanted)
+    again = _grub.make_plan(_grub.Files(after, None), wanted, [], False)
+    assert not again.changes and not again.blockers
+
+
+def quoted(words: list[str]) -> str:
+    text = " ".join(words).replace('"', '\\"')
+    return f'"{text}"'
+
+
+def test_our_reading_of_grubs_files_is_the_shells(root: Path) -> None:
+    (root / "etc/default/grub.d/50-cloud.cfg").write_text(
+        'GRUB_CMDLINE_LINUX_DEFAULT="console=ttyS1"  # a comment\nGRUB_CMDLINE_LINUX_DEFAULT="${GRUB_CMDLINE_LINUX_DEFAULT} $GRUB_CMDLINE_LINUX x=\\"1 2\\""\n'
+        "GRUB_TIMEOUT=`echo 1`\nexport GRUB_CMDLINE_LINUX=plain\n#GRUB_CMDLINE_LINUX=no\n"
+    )
+    ours = _grub.line_of(_grub.read(Host(str(root))).texts)
+    assert " ".join(ours) == tree.grub_arguments(root)
+    assert ours[0] == "plain"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['GRUB_CMDLINE_LINUX="$(cat /x)"', 'GRUB_CMDLINE_LINUX="`cat /x`"', "if true; then GRUB_CMDLINE_LINUX=a; fi", 'GRUB_CMDLINE_LINUX="$OTHER"'],
+)
+def test_what_only_a_shell_can_work_out_is_refused_by_line(root: Path, run_module, line: str) -> None:
+    (root / "etc/default/grub.d/50-x.cfg").write_text(f"# first\n{line}\n")
+    result = run_module("kernel_cmdline", {"host_root": str(root), "present": ["intel_iommu=on"]})
+    assert result["failed"]
+    assert "/etc/default/grub.d/50-x.cfg line 2" in result["msg"]
+    assert not (root / DROP_IN).exists()
+
+
+def test_from_wish_to_running_kernel(root: Path, run_module) -> None:
+    arguments = {"host_root": str(root), "present": ["intel_iommu=on", "iommu=pt"]}
+    before = {path: path.read_bytes() for path in (root / "etc").rglob("*") if path.is_file()}
+    checked = run_module("kernel_cmdline", arguments, check=True)
+    assert {path: path.read_bytes() for path in (root / "etc").rglob("*") if path.is_file()} == before
+    done = run_module("kernel_cmdline", arguments)
+    assert not done["failed"]
+    assert done["changes"] == checked["changes"]
+    assert [(change["target"], change["action"]) for change in done["changes"]] == [(f"file /{DROP_IN}", "write")]
+    assert done["reboot_required"] and done["pending"] == ["update-grub"]
+    again = run_module("kernel_cmdline", arguments)
+    assert not again["changed"]
+    assert again["reboot_required"]  # until it was rebooted
+    tree.reboot(root)
+    running = (root / "proc/cmdline").read_text()
+    assert running.split("ro ", 1)[1].split("\n")[0] == 'ro_key="a b" intel_iommu=off quiet console=tty0 console=ttyS0 intel_iommu=on iommu=pt'
+    after = run_module("kernel_cmdline", arguments)
+    assert (after["changed"], after["reboot_required"], after["pending"]) == (False, False, [])
+
+
+def test_a_running_argument_needs_neither_file_nor_reboot(tmp_path: Path, run_module) -> None:
+    tree.build(tmp_path / "h", tree.LAB_HOSTS["gpu-vgpu-0"])
+    result = run_module("kernel_cmdline", {"host_root": str(tmp_path / "h"), "present": ["intel_iommu=on"]})
+    assert (result["changed"], result["reboot_required"]) == (False, False)
+
+
+def test_absent_removes_the_word_where_it_stands_and_nothing_else(root: Path, run_module) -> None:
+    main = root / "etc/default/grub"
+    before = main.read_text()
+    result = run_module("kernel_cmdline", {"host_root": str(root), "absent": ["intel_iommu=off", "console=tty0"]})
+    assert not result["failed"], result
+    assert main.read_text() == before.replace(" intel_iommu=off", "").replace("console=tty0 ", "")
+    assert result["reboot_required"]
+    assert not run_module("kernel_cmdline", {"host_root": str(root), "absent": ["intel_iommu=off", "console=tty0"]})["changed"]
+
+
+def test_a_word_that_nothing_takes_back_is_named_with_file_and_line(root: Path, run_module) -> None:
+    main = root / "etc/default/grub"
+    main.write_text(main.read_text().replace("quiet", "quiet iommu=off"))
+    arguments = {"host_root": str(root), "present": ["intel_iommu=on"]}
+    result = run_module("kernel_cmdline", arguments)
+    assert result["failed"]
+    number = [i for i, line in enumerate(main.read_text().splitlines(), 1) if "iommu=off" in line and "DEFAULT" in line][0]
+    assert f"/etc/default/grub line {number}" in result["msg"]
+    assert not (root / DROP_IN).exists()
+    mended = run_module("kernel_cmdline", {**arguments, "absent": ["iommu=off"]})
+    assert not mended["failed"]
+    tree.reboot(root)
+    assert tree.iommu_is_on(tree.HostSpec(), (root / "proc/cmdline").read_text())
+
+
+def test_a_later_file_that_undoes_it_is_a_failure(root: Path, run_module) -> None:
+    (root / "etc/default/grub.d/99-last.cfg").write_text("GRUB_CMDLINE_LINUX_DEFAULT=quiet\n")
+    result = run_module("kernel_cmdline", {"host_root": str(root), "present": ["intel_iommu=on"]})
+    assert result["failed"]
+    assert "undoes it" in result["msg"]
+    assert not (root / DROP_IN).exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "kind", "words"),
+    [
+        ({"usr/sbin/grubby": ""}, "grubby", 'grubby --update-kernel=ALL --args="intel_iommu=on"'),
+        ({"run/ostree-booted": ""}, "ostree", "rpm-ostree kargs --append-if-missing=intel_iommu=on"),
+        ({"etc/os-release": "ID=rhcos\n"}, "openshift", "MachineConfig"),
+        ({"etc/default/grub": None, "etc/kernel/cmdline": "quiet"}, "systemd_boot", "kernel-install"),
+        ({"etc/default/grub": None}, "unknown", "intel_iommu=on"),
+    ],
+)
+def test_other_boot_loaders_are_refused_with_what_to_do(root: Path, run_module, files: dict[str, str | None], kind: str, words: str) -> None:
+    for name, text in files.items():
+        if text is None:
+            (root / name).unlink()
+        else:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+    assert _bootloader.provider(Host(str(root))) == kind
+    arguments = {"host_root": str(root), "present": ["intel_iommu=on"]}
+    result = run_module("kernel_cmdline", arguments)
+    assert result["failed"]
+    assert words in result["msg"]
+    (root / "proc/cmdline").write_text("ro intel_iommu=on\n")
+    assert not run_module("kernel_cmdline", arguments)["failed"]  # it is on already, whoever did that
+
+
+@pytest.mark.parametrize("arguments", [{"present": ["a b"]}, {"present": ["iommu=pt"], "absent": ["iommu=pt"]}, {"host_root": "/no/such/root"}])
+def test_bad_input_is_refused(run_module, arguments) -> None:
+    result = run_module("kernel_cmdline", arguments)
+    assert result["failed"]
+    assert "Traceback" not in result["msg"]
