@@ -390,3 +390,27 @@ def _resource(sizes: list[int]) -> str:
         lines.append(f"0x{at:016x} 0x{at + size - 1:016x} 0x{0x140204:016x}" if size else " ".join(["0x" + "0" * 16] * 3))
         at += size
     return "\n".join(lines) + "\n"
+
+
+def drivers(root: Path) -> dict[str, str | None]:
+    """The driver of every GPU, by address."""
+    return {gpu.address: gpu.driver for gpu in _recall(root).gpus}
+
+
+def has_groups(root: Path) -> bool:
+    """Does the running kernel use the IOMMU?"""
+    return any((root / "sys/kernel/iommu_groups").iterdir())
+
+
+def set_vgpus(root: Path, name: str | None) -> int:
+    """Make as many vGPUs of one type as fit on every GPU (None: none at all); how many there are then. Raises KeyError for an unknown type."""
+    kinds = {full: (number, most) for number, (full, most) in A10_TYPES.items()}
+    number, most = kinds[f"NVIDIA {name}"] if name else (0, 0)
+    spec = _recall(root)
+    total = 0
+    for gpu in spec.gpus:
+        gpu.active = {virtual: number for virtual in range(min(most, gpu.vfs))}
+        total += len(gpu.active)
+    _remember(root, spec)
+    _sysfs(root, spec, iommu_is_on(spec, (root / "proc/cmdline").read_text()))
+    return total

@@ -7,11 +7,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _cmdline, _grub
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _cmdline, _grub
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 from tests.hosts import tree
 
 DROP_IN = "etc/default/grub.d/60-gpufleet.cfg"
@@ -110,7 +110,12 @@ def test_our_reading_of_grubs_files_is_the_shells(root: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ['GRUB_CMDLINE_LINUX="$(cat /x)"', 'GRUB_CMDLINE_LINUX="`cat /x`"', "if true; then GRUB_CMDLINE_LINUX=a; fi", 'GRUB_CMDLINE_LINUX="$OTHER"'],
+    [
+        'GRUB_CMDLINE_LINUX="$(cat /x)"',
+        'GRUB_CMDLINE_LINUX="`cat /x`"',
+        "if true; then GRUB_CMDLINE_LINUX=a; fi",
+        'GRUB_CMDLINE_LINUX="$OTHER"',
+    ],
 )
 def test_what_only_a_shell_can_work_out_is_refused_by_line(root: Path, run_module, line: str) -> None:
     (root / "etc/default/grub.d/50-x.cfg").write_text(f"# first\n{line}\n")
@@ -135,7 +140,9 @@ def test_from_wish_to_running_kernel(root: Path, run_module) -> None:
     assert again["reboot_required"]  # until it was rebooted
     tree.reboot(root)
     running = (root / "proc/cmdline").read_text()
-    assert running.split("ro ", 1)[1].split("\n")[0] == 'ro_key="a b" intel_iommu=off quiet console=tty0 console=ttyS0 intel_iommu=on iommu=pt'
+    assert (
+        running.split("ro ", 1)[1].split("\n")[0] == 'ro_key="a b" intel_iommu=off quiet console=tty0 console=ttyS0 intel_iommu=on iommu=pt'
+    )
     after = run_module("kernel_cmdline", arguments)
     assert (after["changed"], after["reboot_required"], after["pending"]) == (False, False, [])
 
@@ -189,7 +196,9 @@ def test_a_later_file_that_undoes_it_is_a_failure(root: Path, run_module) -> Non
         ({"etc/default/grub": None}, "unknown", "intel_iommu=on"),
     ],
 )
-def test_other_boot_loaders_are_refused_with_what_to_do(root: Path, run_module, files: dict[str, str | None], kind: str, words: str) -> None:
+def test_other_boot_loaders_are_refused_with_what_to_do(
+    root: Path, run_module, files: dict[str, str | None], kind: str, words: str
+) -> None:
     for name, text in files.items():
         if text is None:
             (root / name).unlink()
@@ -205,7 +214,9 @@ def test_other_boot_loaders_are_refused_with_what_to_do(root: Path, run_module, 
     assert not run_module("kernel_cmdline", arguments)["failed"]  # it is on already, whoever did that
 
 
-@pytest.mark.parametrize("arguments", [{"present": ["a b"]}, {"present": ["iommu=pt"], "absent": ["iommu=pt"]}, {"host_root": "/no/such/root"}])
+@pytest.mark.parametrize(
+    "arguments", [{"present": ["a b"]}, {"present": ["iommu=pt"], "absent": ["iommu=pt"]}, {"host_root": "/no/such/root"}]
+)
 def test_bad_input_is_refused(run_module, arguments) -> None:
     result = run_module("kernel_cmdline", arguments)
     assert result["failed"]

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _node, _pci, _system
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
-
 from tests.hosts import tree
 from tests.hosts.tree import Gpu, HostSpec, a10s
 
@@ -65,7 +65,10 @@ def test_vgpus_on_mediated_devices(facts) -> None:
     assert vgpu["backend"] == "mdev"
     assert (kinds["A10-4Q"]["name"], kinds["A10-4Q"]["id"], kinds["A10-4Q"]["available"]) == ("NVIDIA A10-4Q", "nvidia-593", 14)
     assert kinds["A10-8Q"]["available"] == 0
-    assert [(active["parent"], active["type"]) for active in vgpu["active"]] == [("0000:41:00.4", "NVIDIA A10-4Q"), ("0000:41:00.7", "NVIDIA A10-4Q")]
+    assert [(active["parent"], active["type"]) for active in vgpu["active"]] == [
+        ("0000:41:00.4", "NVIDIA A10-4Q"),
+        ("0000:41:00.7", "NVIDIA A10-4Q"),
+    ]
     assert len(found["gpus"]) == 1  # virtual functions are no GPUs
     assert found["gpus"][0]["sriov"] == {"total": 16, "enabled": 16}
 
@@ -103,12 +106,19 @@ def test_who_holds_a_gpu(facts) -> None:
 
 def test_trouble_is_seen(facts) -> None:
     spec = HostSpec(
-        [Gpu("0000:41:00.0", fell_off_bus=True, bar1=0, driver="nouveau"), Gpu("0000:a1:00.0", kind="030000", boot_vga=True, power_state="D3cold")],
+        [
+            Gpu("0000:41:00.0", fell_off_bus=True, bar1=0, driver="nouveau"),
+            Gpu("0000:a1:00.0", kind="030000", boot_vga=True, power_state="D3cold"),
+        ],
         host_driver="580.95.05",
         modules=["nouveau"],
         secure_boot=True,
         hypervisor=True,
-        kernel_log=["vfio-pci 0000:41:00.0: not ready 65535ms after FLR; giving up", "usb 1-1: new device", "NVRM: GPU has fallen off the bus"],
+        kernel_log=[
+            "vfio-pci 0000:41:00.0: not ready 65535ms after FLR; giving up",
+            "usb 1-1: new device",
+            "NVRM: GPU has fallen off the bus",
+        ],
     )
     found = facts(spec)
     first, second = found["gpus"]
