@@ -15,6 +15,9 @@ description:
   - Starts one VM without a disk per device, and deletes it as soon as it has a place, or as soon as KubeVirt has refused it.
   - A device of which every unit is in use is not tested, and that is no failure.
   - Explains why a VM gets no place. KubeVirt's own words about a device that is not permitted are part of it.
+  - A VM has its place when its pod runs on a node. If a pod has had a node for 20 seconds and the kubelet did not refuse the device,
+    that counts, too, so that a slow image registry is no failure.
+  - A refusal counts only after 15 seconds where a place is expected, because KubeVirt takes a moment to see a new permit.
   - Probe VMs are no state, so RV(ignore:changed) is always false. What a killed run left is removed by the next one.
 extends_documentation_fragment:
   - kubernetes.core.k8s_auth_options
@@ -83,7 +86,6 @@ results:
 """
 
 import calendar
-import contextlib
 import secrets
 import time
 
@@ -94,6 +96,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import 
 
 DOING = "Proving devices with VMs"
 GONE_SECONDS = 60
+POLL_SECONDS = 0.3
 
 
 class Run:
@@ -106,24 +109,43 @@ class Run:
         self.namespace = f"/api/v1/namespaces/{module.params['namespace']}"
         self.instances = f"/apis/kubevirt.io/v1/namespaces/{module.params['namespace']}/virtualmachineinstances"
         self.made_namespace = False
+        self.fleet = None
         self.names = {}  # number of the probe -> name of its VM
         self.verdicts = {}
 
+    def fail(self, what):
+        self.module.fail_json(msg=f"{DOING}: {what}. Nothing was proven.", results=[])
+
     def go(self):
-        nodes = _fleet.summary(_fleet.observe(self.client, "gpu-operator", "gpu-operator"))["nodes"]
+        self.remove_leftovers()
+        self.read()
         for number, probe in enumerate(self.probes):
-            known = _probe.before(probe, nodes)
+            known = _probe.before(probe, self.fleet)
             if known:
                 self.verdicts[number] = known
         needed = [number for number in range(len(self.probes)) if number not in self.verdicts]
         if needed:
-            self.prepare()
             try:
+                self.prepare()
+                began = {}
                 for number in needed:
+                    began[number] = time.monotonic()
                     self.create(number)
-                self.watch()
+                self.watch(began)
             finally:
                 self.clean()
+
+    def read(self):
+        nodes = self.client.list("/api/v1/nodes")
+        vmis = _fleet.list_if_served(self.client, _fleet.VMIS)
+        kubevirt = _fleet.kubevirt_of(_fleet.list_if_served(self.client, _fleet.KUBEVIRTS))
+        if vmis is None or kubevirt is None:
+            self.fail("the cluster has no KubeVirt, so no VM can be started; install it, or leave the smoke test out")
+        self.fleet = _probe.Fleet(
+            _fleet.node_facts(nodes, self.client.list("/api/v1/pods"), vmis),
+            {node["metadata"]["name"]: _operands.labels(node).get(_probe.HOSTNAME, node["metadata"]["name"]) for node in nodes},
+            _probe.permitted_names(kubevirt["permitted"]),
+        )
 
     def prepare(self):
         deadline = time.monotonic() + GONE_SECONDS
@@ -137,72 +159,84 @@ class Run:
             if (found.get("status") or {}).get("phase") != "Terminating":
                 # A killed run may have left its namespace, which is ours to remove.
                 self.made_namespace = _operands.annotations_of(found).get(_probe.NAMESPACE_NOTE) == "true"
-                self.remove_leftovers()
                 return
             if time.monotonic() > deadline:
-                self.module.fail_json(
-                    msg=f"{DOING}: namespace {self.module.params['namespace']} is being deleted and does not go. Nothing was proven.",
-                    results=[],
-                )
-            time.sleep(0.5)
+                self.fail(f"namespace {self.module.params['namespace']} is being deleted and does not go; look at its finalizers")
+            time.sleep(POLL_SECONDS)
 
     def remove_leftovers(self):
-        """VMs of a run that was killed: older than any probe of a living run can be."""
-        for vmi in self.client.list(self.instances, {"labelSelector": f"{_probe.LABEL}=true"}):
+        """VMs of a run that was killed: older than any probe of a living run can be. They go before anybody counts what is free."""
+        old = []
+        query = {"labelSelector": f"{_probe.LABEL}=true"}
+        for vmi in _fleet.list_if_served(self.client, self.instances, query) or []:
             made = calendar.timegm(time.strptime(vmi["metadata"]["creationTimestamp"], "%Y-%m-%dT%H:%M:%SZ"))
             if time.time() - made > self.module.params["timeout"] + GONE_SECONDS:
-                self.client.delete(f"{self.instances}/{vmi['metadata']['name']}")
+                old.append(vmi["metadata"]["name"])
+        self.delete(old)
 
     def create(self, number):
         probe = self.probes[number]
         name = f"probe-{number}-{secrets.token_hex(3)}"
+        # Noted before it exists: an answer that got lost must not leave a VM behind.
+        self.names[number] = name
         try:
-            self.client.create(self.instances, _probe.instance(probe, name, self.module.params["memory"]))
-            self.names[number] = name
+            self.client.create(self.instances, _probe.instance(probe, name, self.module.params["memory"], self.fleet.hostnames))
         except _client.ApiError as error:
-            self.verdicts[number] = _probe.Verdict("failed", f"{probe.resource}: the VM was not admitted: {error}")
+            if error.status != 409:  # the name is random: if it is taken, an earlier attempt arrived
+                self.verdicts[number] = _probe.Verdict("failed", f"{probe.resource}: the VM was not admitted: {error}")
 
-    def watch(self):
-        deadline = time.monotonic() + self.module.params["timeout"]
+    def watch(self, began):
+        bound = {}
         while True:
             vmis = {vmi["metadata"]["name"]: vmi for vmi in self.client.list(self.instances)}
             pods = {}
             for pod in self.client.list(f"{self.namespace}/pods", {"labelSelector": "kubevirt.io=virt-launcher"}):
                 pods.setdefault(_operands.labels(pod).get("kubevirt.io/created-by"), pod)
-            waiting = False
+            now = time.monotonic()
             for number, name in self.names.items():
                 if number in self.verdicts:
                     continue
                 vmi = vmis.get(name)
-                pod = pods.get(vmi["metadata"]["uid"]) if vmi else None
-                verdict = _probe.judge(self.probes[number], vmi, pod)
+                probe = self.probes[number]
+                verdict = _probe.judge(probe, vmi, pods.get(vmi["metadata"]["uid"]) if vmi else None, self.fleet)
+                if verdict.node:
+                    bound.setdefault(number, now)
+                since = now - bound[number] if number in bound else None
+                verdict = _probe.aged(probe, verdict, now - began[number], since, self.module.params["timeout"])
                 if verdict.verdict != "waiting":
                     self.verdicts[number] = verdict
-                elif time.monotonic() > deadline:
-                    self.verdicts[number] = _probe.Verdict("failed", f"{verdict.explanation} (after {self.module.params['timeout']} s)")
-                else:
-                    waiting = True
-            if not waiting:
+            if all(number in self.verdicts for number in self.names):
                 return
-            time.sleep(0.3)
+            time.sleep(POLL_SECONDS)
+
+    def delete(self, names):
+        """Delete VMs and wait until their devices are free again: the VM and its pod are gone. Returns those that stay."""
+        for name in names:
+            self.client.delete(f"{self.instances}/{name}")
+        left = set(names)
+        deadline = time.monotonic() + GONE_SECONDS
+        while left:
+            present = {vmi["metadata"]["name"] for vmi in self.client.list(self.instances)}
+            pods = self.client.list(f"{self.namespace}/pods", {"labelSelector": "kubevirt.io=virt-launcher"})
+            present |= {_fleet.vmi_of(pod) for pod in pods if not _operands.terminal(pod)}
+            left &= present
+            if left and time.monotonic() > deadline:
+                break
+            if left:
+                time.sleep(POLL_SECONDS)
+        return sorted(left)
 
     def clean(self):
-        """Delete what was made, and wait until the devices are free again. Trouble here must not hide what was found out."""
-        with contextlib.suppress(_client.ApiError):
-            for name in self.names.values():
-                self.client.delete(f"{self.instances}/{name}")
-            deadline = time.monotonic() + GONE_SECONDS
-            while self.names and time.monotonic() < deadline:
-                left = {vmi["metadata"]["name"] for vmi in self.client.list(self.instances)} & set(self.names.values())
-                if not left:
-                    break
-                time.sleep(0.3)
-            else:
-                if self.names:
-                    self.module.warn(f"Probe VMs in {self.module.params['namespace']} do not go away; the next run removes them.")
-            others = self.client.list(self.instances)
-            if self.made_namespace and not others:
+        """Delete what was made. Trouble here must not hide what was found out."""
+        where = self.module.params["namespace"]
+        try:
+            left = self.delete(list(self.names.values()))
+            if left:
+                self.module.warn(f"Probe VMs in namespace {where} do not go away: {', '.join(left)}. The next run removes them.")
+            elif self.made_namespace and not self.client.list(self.instances):
                 self.client.delete(self.namespace)
+        except _client.ApiError as error:
+            self.module.warn(f"Probe VMs in namespace {where} may be left: {error}. The next run removes them.")
 
 
 def main() -> None:
@@ -236,8 +270,8 @@ def main() -> None:
     run = Run(module, _client.connect(module), probes)
     try:
         run.go()
-    except (_client.ApiError, ValueError) as error:
-        module.fail_json(msg=f"{DOING}: {error}.", results=[])
+    except _client.ApiError as error:
+        run.fail(error)
     results = [
         {"name": p.resource, "expect": p.expect, "verdict": v.verdict, "node": v.node, "explanation": v.explanation}
         for p, v in ((probe, run.verdicts[number]) for number, probe in enumerate(probes))

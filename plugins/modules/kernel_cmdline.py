@@ -104,7 +104,7 @@ pending:
   returned: always
   sample: []
 kernel_change:
-  description: The release that the next boot will run, if it is another than the running one.
+  description: The release that the next boot will run, if it can be told and is another than the running one.
   type: str
   returned: always
   sample: null
@@ -121,7 +121,6 @@ blockers:
 
 import fcntl
 import os
-import re
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -134,26 +133,29 @@ LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock")
 ROOM = 4 << 20  # bytes; the generated file is some ten kilobytes
 
 
-def held(path):
-    """Is a package manager at work?"""
+def lock_problem(path):
+    """A Blocker if a package manager is at work."""
     try:
         with open(path, "rb+") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+        return None
+    except BlockingIOError:
+        return _change.Blocker(path, "a package manager is at work", "Wait until it has ended")
+    except OSError as error:
+        return _change.Blocker(path, f"it cannot be told whether a package manager is at work: {error.strerror}", "Become root")
+    return None
 
 
 def generator_blockers():
     """What would make running the generator unsafe on the real host."""
+    if not os.path.exists(_grub.GENERATOR):
+        return [_change.Blocker(f"file {_grub.GENERATOR}", "it is not there", "Leave provider at auto: this host does not boot Debian's way")]
     found = []
     space = os.statvfs("/boot")
     if space.f_bavail * space.f_frsize < ROOM:
         found.append(_change.Blocker("/boot", f"less than {ROOM >> 20} MiB are free", "Remove old kernels first"))
-    found += [_change.Blocker(path, "a package manager is at work", "Wait until it has ended") for path in LOCKS if held(path)]
-    return found
+    return found + [blocker for path in LOCKS for blocker in [lock_problem(path)] if blocker]
 
 
 class Cmdline:
@@ -171,7 +173,7 @@ class Cmdline:
         return running, _grub.read(self.host) if self.kind == "grub" else None
 
     def due(self, running):
-        return any(not _cmdline.satisfied(running, token) for token in self.present) or bool(set(self.absent) & set(running))
+        return _grub.wanting(running, self.present, self.absent)
 
     def plan(self, seen):
         running, files = seen
@@ -183,7 +185,8 @@ class Cmdline:
         plan = _change.Plan()
         if self.due(running):
             problem = f"its boot loader ({self.kind}) is not one that this module writes"
-            plan.blockers.append(_change.Blocker("boot loader", problem, _bootloader.by_hand(self.kind, self.present, self.absent)))
+            absent = list(dict.fromkeys([*self.absent, *_cmdline.undoing(running, self.present)]))
+            plan.blockers.append(_change.Blocker("boot loader", problem, _bootloader.by_hand(self.kind, self.present, absent)))
         return plan
 
     def apply(self, changes):
@@ -208,11 +211,12 @@ class Cmdline:
         return []
 
     def verify(self, seen):
-        left = [
+        plan = self.plan(seen)
+        left = plan.blockers + [
             _change.Blocker(
                 change.target, f"{change.action} was done but did not take", "Look for another writer of it, and do not reboot before"
             )
-            for change in self.plan(seen).changes
+            for change in plan.changes
         ]
         return left + (_grub.default_entry_problems(self.host, seen[1]) if self.host.is_real and seen[1] else [])
 
@@ -220,21 +224,21 @@ class Cmdline:
         running, files = seen
         shown = [_system.shown_argument(token) for token in running]
         configured = _bootloader.configured(self.host)
-        wanting = plan.changes and self.module.check_mode
+        unwritten = plan.changes and self.module.check_mode
+        asked = self.present or self.absent
         pending = []
-        if files is not None and not self.host.is_real and (wanting or not _grub.generated_has(files, self.present, self.absent)):
-            pending = ["update-grub"]
+        if files is not None and not self.host.is_real and asked:
+            if unwritten or not _grub.generated_has(files, self.present, self.absent):
+                pending = ["update-grub"]
         release = _system.quiet(self.host, "/proc/sys/kernel/osrelease")
-        following = (
-            re.search(r"vmlinu[xz]-(.+)$", _grub.entries(files.generated)[0][0]) if files and _grub.entries(files.generated) else None
-        )
+        following = _grub.next_kernel(files) if files else None
         return {
             "reboot_required": self.due(running),
             "running": shown,
             "configured": None if configured is None else [_system.shown_argument(token) for token in configured],
             "provider": self.kind,
             "pending": pending,
-            "kernel_change": following.group(1) if following and following.group(1) != release else None,
+            "kernel_change": following if following != release else None,
         }
 
 
@@ -250,6 +254,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     problems = [problem for token in module.params["present"] + module.params["absent"] for problem in [_cmdline.problem(token)] if problem]
+    problems += [f"{token!r} contradicts another argument of the same key" for token in _cmdline.contradictions(module.params["present"])]
     problems += [f"{token!r} is asked for and forbidden" for token in sorted(set(module.params["present"]) & set(module.params["absent"]))]
     if problems:
         module.fail_json(msg=f"{DOING}: {'; '.join(problems)}. Nothing was changed.")

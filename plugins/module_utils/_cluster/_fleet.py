@@ -331,16 +331,21 @@ def possible(nodes: t.Iterable[t.Mapping[str, t.Any]], release: t.Mapping[str, t
     return [node["name"] for node in nodes if node["gpu"] or (node["gpu"] is None and release is None)]
 
 
-def summary(seen: Observed) -> Object:
-    """The result of ``gpu_fleet_info`` from what was read. Raises ValueError if Helm's record cannot be read."""
+def node_facts(nodes: t.Iterable[Object], pods: t.Sequence[Object], vmis: t.Iterable[Object]) -> list[Object]:
+    """The entries of ``nodes`` in the result of ``gpu_fleet_info``, by name."""
     by_node: dict[str, list[Object]] = {}
-    for pod in seen.pods:
+    for pod in pods:
         by_node.setdefault((pod.get("spec") or {}).get("nodeName") or "", []).append(pod)
     held: dict[str, list[Use]] = {}
-    for use in uses(seen.pods, seen.vmis or []):
+    for use in uses(pods, vmis):
         held.setdefault(use.node, []).append(use)
-    nodes = [_node(node, by_node.get(node["metadata"]["name"], []), held.get(node["metadata"]["name"], [])) for node in seen.nodes]
-    nodes.sort(key=lambda node: str(node["name"]))
+    found = [_node(node, by_node.get(node["metadata"]["name"], []), held.get(node["metadata"]["name"], [])) for node in nodes]
+    return sorted(found, key=lambda node: str(node["name"]))
+
+
+def summary(seen: Observed) -> Object:
+    """The result of ``gpu_fleet_info`` from what was read. Raises ValueError if Helm's record cannot be read."""
+    nodes = node_facts(seen.nodes, seen.pods, seen.vmis or [])
     release = release_of(seen.releases)
     return {
         "cluster": {"server": seen.server, "uid": seen.uid, "version": seen.version},

@@ -155,12 +155,16 @@ def workload_of_operands(operands: t.Iterable[str]) -> str | None:
     return "container" if only_container & set(operands) else None
 
 
+#: Suffixes of Kubernetes quantities that a whole number may carry: the API server writes 2000 as ``2k``.
+_SUFFIXES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
 def count(quantity: t.Any) -> int:
-    """A whole number from a Kubernetes quantity (``"2"``, 2, ``"1k"``); device plugins advertise nothing else."""
-    text = str(quantity)
-    if text[-1:] in ("k", "M"):
-        return int(text[:-1]) * (1000 if text[-1] == "k" else 1000000)
-    return int(text)
+    """A whole number from a Kubernetes quantity (``"2"``, 2, ``"1k"``); extended resources are nothing else. ValueError if it is none."""
+    digits, suffix = re.fullmatch(r"(.*?)([A-Za-z]*)", str(quantity)).groups()  # type: ignore[union-attr]
+    if suffix and suffix not in _SUFFIXES:
+        raise ValueError(f"{quantity!r} is no whole number of devices")
+    return int(digits) * _SUFFIXES.get(suffix, 1)
 
 
 def resources(node: t.Mapping[str, t.Any]) -> dict[str, int]:

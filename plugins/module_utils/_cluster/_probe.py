@@ -16,7 +16,12 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._operan
 
 LABEL = "gpufleet.kubevirt/probe"
 NAMESPACE_NOTE = "gpufleet.kubevirt/made-for-probes"
+HOSTNAME = "kubernetes.io/hostname"
 _NOT_PERMITTED = "not permitted in permittedHostDevices"
+#: A new permit reaches virt-controller after some seconds (KubeVirt's own tests allow 10); a refusal before that says nothing.
+PERMIT_SECONDS = 15.0
+#: The kubelet refuses a device within a second or two. A pod that has had its node for longer only waits for its image.
+BOUND_SECONDS = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +34,34 @@ class Probe:
 
 
 @dataclasses.dataclass(frozen=True)
+class Fleet:
+    """``nodes`` as gpu_fleet_info has them; ``hostnames``: node -> its label ``kubernetes.io/hostname``;
+    ``permitted``: resource names of KubeVirt's allow list, None if there is no list."""
+
+    nodes: t.Sequence[Object] = ()
+    hostnames: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    permitted: t.Optional[t.Sequence[str]] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Verdict:
-    """``proven``, ``denied``, ``failed``, ``not tested``, or ``waiting``; ``explanation`` is one sentence."""
+    """``proven``, ``denied``, ``failed``, ``not tested``, or ``waiting``; ``explanation`` is one sentence.
+    ``waiting`` with a ``node``: the VM's pod has that node, and nothing runs yet."""
 
     verdict: str
     explanation: str
     node: t.Optional[str] = None
 
 
-def instance(probe: Probe, name: str, memory: str) -> Object:
+def permitted_names(permitted: t.Optional[t.Mapping[str, t.Any]]) -> t.Optional[t.List[str]]:
+    """Resource names in a KubeVirt object's ``permittedHostDevices``; None stays None: no list, nothing is forbidden."""
+    if permitted is None:
+        return None
+    entries = [entry for kind in ("pciHostDevices", "mediatedDevices", "usb") for entry in permitted.get(kind) or []]
+    return sorted({str(entry["resourceName"]) for entry in entries if entry.get("resourceName")})
+
+
+def instance(probe: Probe, name: str, memory: str, hostnames: t.Mapping[str, str]) -> Object:
     """A VirtualMachineInstance with one device, no disk and no network."""
     spec: Object = {
         "terminationGracePeriodSeconds": 0,
@@ -48,7 +72,7 @@ def instance(probe: Probe, name: str, memory: str) -> Object:
         "networks": [],
     }
     if probe.node:
-        spec["nodeSelector"] = {"kubernetes.io/hostname": probe.node}
+        spec["nodeSelector"] = {HOSTNAME: hostnames.get(probe.node, probe.node)}
     return {
         "apiVersion": "kubevirt.io/v1",
         "kind": "VirtualMachineInstance",
@@ -58,29 +82,32 @@ def instance(probe: Probe, name: str, memory: str) -> Object:
 
 
 def free(probe: Probe, nodes: t.Iterable[Object]) -> t.Tuple[int, int, t.List[str]]:
-    """Units that are free and units that there are, on the probe's node or anywhere, and who has the others. ``nodes`` as gpu_fleet_info has them."""
-    total = used = 0
+    """Units that are free and units that there are, on the probe's node or anywhere, and who has the others."""
+    left = total = 0
     who: t.List[str] = []
     for node in nodes:
         if probe.node in (None, node["name"]):
-            total += int(node["allocatable"].get(probe.resource, 0))
-            for use in node["used"].get(probe.resource, []):
-                used += int(use["count"])
-                who.append(f"{use['namespace']}/{use['vmi'] or use['pod']}")
-    return max(0, total - used), total, who
+            here = int(node["allocatable"].get(probe.resource, 0))
+            holders = node["used"].get(probe.resource, [])
+            total += here
+            # Per node: one that holds more than it advertises any more has none to spare, but takes none from others.
+            left += max(0, here - sum(int(use["count"]) for use in holders))
+            who += [f"{use['namespace']}/{use['vmi'] or use['pod']}" for use in holders]
+    return left, total, who
 
 
-def before(probe: Probe, nodes: t.Sequence[Object]) -> Verdict | None:
+def before(probe: Probe, fleet: Fleet) -> t.Optional[Verdict]:
     """What can be said without a VM: a device that nobody advertises, or that is all in use. None: a VM is needed."""
+    if probe.node is not None and all(node["name"] != probe.node for node in fleet.nodes):
+        return Verdict("failed", f"{probe.resource}: there is no node {probe.node}")
     if probe.expect == "denied":
+        if fleet.permitted is None:
+            return Verdict("failed", f"{probe.resource}: KubeVirt has no list of permitted devices, so it refuses none")
         return None
-    left, total, who = free(probe, nodes)
+    left, total, who = free(probe, fleet.nodes)
     where = f"node {probe.node}" if probe.node else "any node"
     if total == 0:
-        have = sorted({name for node in nodes for name in node["allocatable"]})
-        return Verdict(
-            "failed", f"{probe.resource}: {where} does not advertise it; the cluster advertises {', '.join(have) or 'no GPU at all'}"
-        )
+        return Verdict("failed", f"{probe.resource}: not advertised by {where}; {advertised(fleet.nodes)}")
     if left == 0:
         return Verdict(
             "not tested", f"{probe.resource}: all {total} on {where} are in use by {', '.join(who)}, so no VM was started", probe.node
@@ -88,7 +115,13 @@ def before(probe: Probe, nodes: t.Sequence[Object]) -> Verdict | None:
     return None
 
 
-def judge(probe: Probe, vmi: t.Optional[Object], pod: t.Optional[Object]) -> Verdict:
+def advertised(nodes: t.Iterable[Object]) -> str:
+    """What each node offers to VMs and pods, as a phrase."""
+    found = [f"{node['name']} has {', '.join(f'{k}: {v}' for k, v in node['allocatable'].items())}" for node in nodes if node["allocatable"]]
+    return "; ".join(found) or "no node advertises a GPU"
+
+
+def judge(probe: Probe, vmi: t.Optional[Object], pod: t.Optional[Object], fleet: Fleet) -> Verdict:
     """What a VM's state says now."""
     if vmi is None:
         return Verdict("failed", f"{probe.resource}: the VM went away while we looked; somebody else deleted it")
@@ -96,24 +129,48 @@ def judge(probe: Probe, vmi: t.Optional[Object], pod: t.Optional[Object]) -> Ver
     for condition in status.get("conditions") or []:
         message = condition.get("message") or ""
         if condition.get("type") == "Synchronized" and condition.get("status") == "False" and _NOT_PERMITTED in message:
-            return Verdict(
-                "denied",
-                f"{probe.resource}: KubeVirt refuses it as not permitted ({message}); it must be in permittedHostDevices to be used",
-            )
-    node = (pod.get("spec") or {}).get("nodeName") if pod else None
-    if node:
+            return Verdict("denied", f"{probe.resource}: KubeVirt refuses it ({message}); {_remedy(probe, fleet)}")
+    phase = status.get("phase")
+    pod_status = (pod or {}).get("status") or {}
+    node = ((pod or {}).get("spec") or {}).get("nodeName")
+    if pod_status.get("phase") == "Failed" or phase == "Failed":
+        where = f" on {node}" if node else ""
+        why = [str(text) for text in (pod_status.get("reason"), pod_status.get("message"), status.get("reason")) if text]
+        return Verdict("failed", f"{probe.resource}: the VM failed{where}: {': '.join(why) or 'no reason given'}", node)
+    if node and (phase in ("Scheduled", "Running") or pod_status.get("phase") == "Running"):
         return Verdict("proven", f"{probe.resource}: a VM with it was admitted, permitted and scheduled to {node}", node)
-    if status.get("phase") == "Failed":
-        return Verdict("failed", f"{probe.resource}: the VM failed: {status.get('reason') or 'no reason given'}")
-    return Verdict("waiting", f"{probe.resource}: {why_waiting(vmi, pod)}")
+    return Verdict("waiting", f"{probe.resource}: {why_waiting(vmi, pod, fleet)}", node)
 
 
-def why_waiting(vmi: Object, pod: t.Optional[Object]) -> str:
-    """What a VM that has no place waits for."""
+def _remedy(probe: Probe, fleet: Fleet) -> str:
+    listed = ", ".join(fleet.permitted or []) or "nothing"
+    return f"permitted are {listed}; a VM may use it once permittedHostDevices has an entry with resourceName {probe.resource}"
+
+
+def aged(probe: Probe, verdict: Verdict, seconds: float, bound: t.Optional[float], timeout: float) -> Verdict:
+    """What a verdict is worth ``seconds`` after the VM was made, its pod having had a node for ``bound`` seconds (None: it has none)."""
+    if verdict.verdict == "denied" and probe.expect == "scheduled" and seconds < min(PERMIT_SECONDS, timeout):
+        return dataclasses.replace(verdict, verdict="waiting")
+    if verdict.verdict != "waiting":
+        return verdict
+    if verdict.node and bound is not None and (bound >= BOUND_SECONDS or seconds >= timeout):
+        return Verdict(
+            "proven",
+            f"{probe.resource}: a VM with it was admitted, permitted and scheduled to {verdict.node}, where it did not start within {bound:.0f} s",
+            verdict.node,
+        )
+    if seconds >= timeout:
+        return Verdict("failed", f"{verdict.explanation} (after {timeout:.0f} s)")
+    return verdict
+
+
+def why_waiting(vmi: Object, pod: t.Optional[Object], fleet: Fleet) -> str:
+    """What a VM that does not run waits for."""
     for item in (pod, vmi):
         for condition in ((item or {}).get("status") or {}).get("conditions") or []:
             if condition.get("status") == "False" and condition.get("message"):
-                return f"{condition.get('reason')}: {condition['message']}"
+                message = f"{condition.get('reason')}: {condition['message']}"
+                return f"{message} ({advertised(fleet.nodes)})" if "Insufficient" in message else message
     return f"the VM is {(vmi.get('status') or {}).get('phase') or 'not seen by virt-controller yet'}"
 
 

@@ -14,6 +14,8 @@ import typing as t
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _grub, _system
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
+_LOADER = "/sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+
 
 def provider(host: Host) -> str:
     """``grub`` (Debian's way), ``grubby``, ``ostree``, ``openshift``, ``systemd_boot`` or ``unknown``."""
@@ -24,7 +26,11 @@ def provider(host: Host) -> str:
         return "ostree"
     if host.exists("/usr/sbin/grubby") or host.exists("/usr/bin/grubby"):
         return "grubby"
-    if host.exists(_grub.MAIN) and (host.exists(_grub.GENERATOR) or host.exists(_grub.GENERATED)):
+    # Systems that boot through systemd-boot can still have GRUB's packages (Proxmox): the boot loader says its name to the firmware's variables.
+    if "systemd-boot" in (host.read_bytes(_LOADER) or b"").decode("utf-16-le", "ignore"):
+        return "systemd_boot"
+    # Only Debian's generator reads the directory of our drop-in.
+    if host.exists(_grub.MAIN) and host.exists(_grub.GENERATOR):
         return "grub"
     if host.exists("/etc/kernel/cmdline") or host.exists("/efi/loader/loader.conf") or host.exists("/boot/loader/loader.conf"):
         return "systemd_boot"
@@ -43,7 +49,8 @@ def by_hand(kind: str, present: t.Sequence[str], absent: t.Sequence[str]) -> str
         words += [f'--remove-args="{" ".join(absent)}"'] if absent else []
         return f"Run: grubby --update-kernel=ALL {' '.join(words)}, and the same in /etc/kernel/cmdline for kernels to come"
     if kind == "systemd_boot":
-        return f"Add {' '.join(present) or 'nothing'} to /etc/kernel/cmdline, remove {' '.join(absent) or 'nothing'}, and run: kernel-install add-all"
+        edit = f"Add {' '.join(present) or 'nothing'} to /etc/kernel/cmdline, remove {' '.join(absent) or 'nothing'}"
+        return f'{edit}, and run for each kernel: kernel-install add "$(uname -r)" IMAGE (its vmlinuz, below /lib/modules or /boot)'
     less = f" and without {' '.join(absent)}" if absent else ""
     return f"Boot with {' '.join(present) or 'nothing more'}{less}, however this host is booted"
 

@@ -31,8 +31,8 @@ REPEATABLE = frozenset(
         "vfio_pci.ids",
     )
 )
-#: Words that only ever set a flag: nothing that is appended takes them back. With the keys whose arguments they make useless.
-STICKY = {"iommu=off": ("iommu", "intel_iommu", "amd_iommu"), "amd_iommu=off": ("iommu", "amd_iommu")}
+#: Keys whose ``off`` only ever sets a flag: nothing that is appended takes it back. With the keys whose arguments it makes useless.
+STICKY = {"iommu": ("iommu", "intel_iommu", "amd_iommu"), "amd_iommu": ("iommu", "amd_iommu")}
 
 _TOKEN = re.compile(r'(?:[^\s"]|"[^"]*")+')
 
@@ -43,22 +43,29 @@ def split(line: str) -> t.List[str]:
 
 
 def key_of(token: str) -> str:
-    """The key of an argument; the kernel takes ``-`` and ``_`` in it for the same."""
-    return token.partition("=")[0].replace("-", "_")
+    """The key of an argument; the kernel takes ``-`` and ``_`` in it for the same, and GRUB may put quotes around the whole of it."""
+    return token.strip('"').partition("=")[0].replace("-", "_")
 
 
 def values_of(token: str) -> t.List[str]:
     """The values of an argument: the parts of its comma list, without quotes."""
-    _key, equals, value = token.partition("=")
+    _key, equals, value = token.strip('"').partition("=")
     return value.strip('"').split(",") if equals else []
+
+
+def holds(line: t.Iterable[str], unwanted: t.Iterable[str]) -> bool:
+    """Does a line have one of these arguments, however it is quoted?"""
+    plain = {token.replace('"', "") for token in unwanted}
+    return any(token.replace('"', "") in plain for token in line)
 
 
 def problem(token: str) -> str | None:
     """Why this cannot be a boot argument, or None."""
     if split(token) != [token] or token.count('"') % 2:
         return f"{token!r} is not one boot argument: write each as an entry of its own, with double quotes around blanks"
-    if not re.fullmatch(r"[\w.-]+(=.*)?", token) or re.search(r"[`$\\']", token):
-        return f"{token!r} is no boot argument that a boot loader's shell file can carry: a key, and a value without $, ` and \\"
+    # The value goes through two languages, the shell of GRUB's files and GRUB's own: what means something to either is not carried.
+    if not re.fullmatch(r"[\w.-]+(=[!-~ ]*)?", token, re.ASCII) or re.search(r"[`$\\';&|<>{}]", token):
+        return f"{token!r} is no boot argument that a boot loader's files can carry: a key, and a value without any of ` $ \\ ' ; & | < > {{ }}"
     return None
 
 
@@ -82,16 +89,21 @@ def satisfied(line: t.Sequence[str], wanted: str) -> bool:
 def undoing(line: t.Sequence[str], wanted: t.Iterable[str]) -> t.List[str]:
     """The words on a line that nothing appended could take back, and that make what is wanted useless."""
     keys = {key_of(token) for token in wanted if "off" not in values_of(token)}
-    return [token for token in dict.fromkeys(line) if keys & set(STICKY.get(token, ()))]
+    return [token for token in dict.fromkeys(line) if "off" in values_of(token) and keys & set(STICKY.get(key_of(token), ()))]
+
+
+def contradictions(wanted: t.Sequence[str]) -> t.List[str]:
+    """Those of these arguments that cannot be had together with another one: of a key that may stand once, the last one counts."""
+    return [token for token in dict.fromkeys(wanted) if not satisfied(extended([], wanted, ()), token)]
 
 
 def without(line: str, unwanted: t.Collection[str]) -> str:
-    """A line without these arguments; every other one keeps its place, its spelling and the blanks around it."""
-    return re.sub(
-        r"^\s+",
-        "",
-        _TOKEN.sub(lambda m: "\0" if m.group() in unwanted else m.group(), line).replace(" \0", "").replace("\0 ", "").replace("\0", ""),
-    )
+    """A line without these arguments, each with the blanks behind it, or at the end those before it. The rest stays as it is spelt."""
+    gone = [match.span() for match in _TOKEN.finditer(line) if match.group() in unwanted]
+    for start, end in reversed(gone):
+        left, right = line[:start], line[end:]
+        line = left + right.lstrip() if right.strip() else left.rstrip() + right
+    return line
 
 
 def extended(own: t.Sequence[str], wanted: t.Iterable[str], line: t.Sequence[str]) -> t.List[str]:

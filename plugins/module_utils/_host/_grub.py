@@ -31,8 +31,12 @@ VARIABLES = ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT")
 OURS = VARIABLES[1]
 _HEADER = "# Written by the Ansible collection gpufleet.kubevirt. Arguments that others need belong into another file.\n"
 
-_ASSIGNMENT = re.compile(r"""^\s*(?:export\s+)?(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)(\+?=)("(?:[^"\\]|\\.)*"|'[^']*'|[^\s#;"']*)\s*(?:#.*)?$""")
+_ASSIGNMENT = re.compile(r"""^\s*(?:export\s+)?(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)=("(?:[^"\\]|\\.)*"|'[^']*'|[^\s#;"']*)\s*(?:#.*)?$""")
 _MENTION = re.compile(r"\bGRUB_CMDLINE_LINUX(_DEFAULT)?\b")
+# Inside of these, a line may or may not be run.
+_OPENS = re.compile(r"^\s*(if|case|for|while|until)\b|[{(]\s*$")
+_CLOSES = re.compile(r"(^|;)\s*(fi|esac|done|[})])\s*($|;|\|\||&&|#)")
+_OWN_ENTRIES = re.compile(r"^### BEGIN \S*/10_linux\S* ###$(.*?)^### END \S*/10_linux\S* ###$", re.MULTILINE | re.DOTALL)
 _REFERENCE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
@@ -64,15 +68,18 @@ def evaluate(texts: t.Mapping[str, str]) -> t.Dict[str, str]:
     """The values of the two variables after these files. Raises NotComputable."""
     values = dict.fromkeys(VARIABLES, "")
     for path, text in texts.items():
+        depth = 0
         for number, line in enumerate(text.splitlines(), 1):
-            if line.lstrip().startswith("#") or not _MENTION.search(line):
+            if line.lstrip().startswith("#"):
                 continue
+            depth = max(0, depth + bool(_OPENS.search(line)) - bool(_CLOSES.search(line)))
+            if not _MENTION.search(line):
+                continue
+            where = f"{path} line {number}: {line.strip()}"
             match = _ASSIGNMENT.match(line)
-            if match is None:
-                raise NotComputable(f"{path} line {number}: {line.strip()}")
-            name, operator, raw = match.groups()
-            value = _expanded(raw, values, f"{path} line {number}: {line.strip()}")
-            values[name] = values[name] + value if operator == "+=" else value
+            if match is None or depth:
+                raise NotComputable(where)
+            values[match.group(1)] = _expanded(match.group(2), values, where)
     return values
 
 
@@ -116,13 +123,19 @@ def drop_in(arguments: t.Sequence[str]) -> str:
 
 
 def entries(generated: t.Optional[str]) -> t.List[t.Tuple[str, t.List[str]]]:
-    """``(kernel, arguments)`` of each entry of the generated file that is no recovery entry, the default one first."""
+    """``(kernel, arguments)`` of each entry of the generated file that boots this system and is no recovery entry, in their order."""
     found = []
-    for match in re.finditer(r"^\s*linux(?:efi|16)?\s+(\S+)(.*)$", generated or "", re.MULTILINE):
+    for match in re.finditer(r"^\s*linux(?:efi|16)?\s+(\S+)(.*)$", _own_part(generated), re.MULTILINE):
         arguments = _cmdline.split(match.group(2))
         if not {"single", "recovery"} & set(arguments):
             found.append((match.group(1), arguments))
     return found
+
+
+def _own_part(generated: t.Optional[str]) -> str:
+    """The part of the generated file that our variables go into. Memory tests and other systems have entries of their own."""
+    parts = _OWN_ENTRIES.findall(generated or "")
+    return "".join(parts) if parts else generated or ""
 
 
 def removed(text: str, unwanted: t.Collection[str]) -> str:
@@ -133,16 +146,19 @@ def removed(text: str, unwanted: t.Collection[str]) -> str:
         if match is None:
             lines.append(line)
             continue
-        start, end = match.span(3)
+        start, end = match.span(2)
         quote = line[start] if line[start : start + 1] in ('"', "'") else ""
         inner = line[start + len(quote) : end - len(quote)]
-        lines.append(line[:start] + quote + _cmdline.without(inner, unwanted) + quote + line[end:])
+        spelt = {*unwanted, *(token.replace('"', '\\"') for token in unwanted)} if quote == '"' else unwanted
+        lines.append(line[:start] + quote + _cmdline.without(inner, spelt) + quote + line[end:])
     return "".join(lines)
 
 
 def make_plan(files: Files, present: t.Sequence[str], absent: t.Sequence[str], can_generate: bool) -> Plan:
     """What to write. With ``can_generate``, running the generator is part of the plan wherever its output is behind."""
     plan = Plan()
+    if not present and not absent:
+        return plan
     try:
         everything = line_of(files.texts)
         own = own_arguments(files.drop_in)
@@ -161,11 +177,14 @@ def make_plan(files: Files, present: t.Sequence[str], absent: t.Sequence[str], c
             texts[DROP_IN] = drop_in(mine) if mine else ""
         after = line_of(dict(sorted(texts.items(), key=lambda item: (item[0] != MAIN, item[0]))))
     except NotComputable as error:
+        if generated_has(files, present, absent):
+            plan.warnings.append(f"{GENERATED} has what is wanted, but only a shell can work out whether it stays so: {error}")
+            return plan
         plan.blockers.append(
             Blocker(
                 f"file {str(error).partition(' ')[0]}",
                 f"only a shell can work this out: {error}",
-                "Write a plain assignment there, or set the arguments yourself",
+                "Write a plain assignment there, or set the arguments yourself, run update-grub and run this again",
             )
         )
         return plan
@@ -224,20 +243,34 @@ def _stuck(word: str, texts: t.Mapping[str, str]) -> Blocker:
 def generated_has(files: Files, present: t.Sequence[str], absent: t.Sequence[str]) -> bool:
     """Do all entries of the generated file do what is wanted?"""
     found = entries(files.generated)
-    return bool(found) and all(
-        all(_cmdline.satisfied(line, token) for token in present) and not set(absent) & set(line) for _kernel, line in found
-    )
+    return bool(found) and not any(wanting(line, present, absent) for _kernel, line in found)
+
+
+def wanting(line: t.Sequence[str], present: t.Sequence[str], absent: t.Sequence[str]) -> bool:
+    """Does a line that a kernel is or will be booted with fall short of what is wanted?"""
+    lacks = any(not _cmdline.satisfied(line, token) for token in present)
+    return lacks or bool(_cmdline.undoing(line, present)) or _cmdline.holds(line, absent)
 
 
 def default_entry_problems(host: Host, files: Files) -> t.List[Blocker]:
-    """What of the default entry is not on disk. On a separate ``/boot`` its paths start there."""
+    """What of the first entry is not on disk. GRUB's paths start at a file system's root, which may be ``/boot`` or a subvolume's parent."""
     found = entries(files.generated)
     if not found:
         return [Blocker(f"file {GENERATED}", "it has no entry that boots a kernel", f"Look at the output of {GENERATOR} before you reboot")]
     kernel = found[0][0]
-    initrd = re.search(r"^\s*initrd(?:efi|16)?\s+(\S+)", files.generated or "", re.MULTILINE)
+    initrd = re.search(r"^\s*initrd(?:efi|16)?\s+(.+)$", _own_part(files.generated), re.MULTILINE)
     return [
-        Blocker(f"file {path}", "the default boot entry names it, and it is not there", "Reinstall that kernel before you reboot")
-        for path in [kernel, *([initrd.group(1)] if initrd else [])]
-        if not host.exists(path) and not host.exists(f"/boot{path}")
+        Blocker(f"file {path}", "the first boot entry names it, and it is not there", "Reinstall that kernel before you reboot")
+        for path in [kernel, *(initrd.group(1).split() if initrd else [])]
+        if not any(host.exists(place) for place in (path, f"/boot{path}", f"/boot/{path.rpartition('/')[2]}"))
     ]
+
+
+def next_kernel(files: Files) -> t.Optional[str]:
+    """The release that the next boot runs, or None where the default entry is another than the first, or cannot be told."""
+    chosen = re.findall(r"^\s*GRUB_DEFAULT=(.*)$", "\n".join(files.texts.values()), re.MULTILINE)
+    found = entries(files.generated)
+    if not found or (chosen and chosen[-1].strip().strip("\"'") != "0"):
+        return None
+    match = re.search(r"vmlinu[xz]-(.+)$", found[0][0])
+    return match.group(1) if match else None
