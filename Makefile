@@ -6,15 +6,17 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 MAKEFLAGS += --no-print-directory
 
-PYTHON := $(shell tests/tools/find-python)
-IN := $(PYTHON) tests/tools/env.py
-LAB := $(IN) python tests/lab/lab.py
+PYTHON := $(shell GPUFLEET_PYTHON='$(GPUFLEET_PYTHON)' tests/tools/find-python)
+# Without a Python that fits, every command says so instead.
+IN := $(if $(PYTHON),'$(PYTHON)' "$(CURDIR)/tests/tools/env.py",tests/tools/check-machine && false)
+RUN := $(IN) python tests/tools/run_parts.py
 
 .DEFAULT_GOAL := help
-.PHONY: help check-machine demo test unit lint lint-fast format format-check sanity lab-test lab-up lab-down shell clean
+.PHONY: help check-machine demo test unit lint lint-fast lab-test test-core219 lab-up lab-down shell clean
+.PHONY: format format-check ruff types yamllint ansible-lint docs-lint sanity pytest-lab molecule in-core219 syntax
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 check-machine: ## say all that this machine lacks
 	@tests/tools/check-machine
@@ -22,19 +24,40 @@ check-machine: ## say all that this machine lacks
 demo: check-machine ## the main job on the embedded lab: site.yml, report, second run (KEEP=1 leaves the lab up)
 	@$(IN) python tests/tools/demo.py
 
-test: check-machine ## unit, lint, sanity and the playbooks on the lab
-	@$(IN) python tests/tools/run_tests.py unit lint sanity lab-test
+test: check-machine ## everything: unit, lint and the playbooks on the lab
+	@$(RUN) --lane unit lint lab-test
 
 unit: ## unit tests
-	@$(IN) python -m pytest -q tests/unit
+	@$(IN) python -m pytest -q tests/unit tests/tools
 
-lint: lint-fast ## all linters but ansible-test
-	@$(IN) ansible-lint --nocolor -q
+lint: ## all linters, ansible-test sanity of the built archive included
+	@$(RUN) format-check ruff types yamllint docs-lint ansible-lint sanity
 
-lint-fast: format-check ## ruff, mypy, yamllint
-	@$(IN) ruff check
-	@$(IN) python tests/tools/type_check.py
-	@$(IN) yamllint --strict .
+lint-fast: ## the linters that take seconds
+	@$(RUN) format-check ruff types yamllint
+
+lab-test: ## the lab itself, the playbooks on it, and the molecule scenario; one lab at a time
+	@$(RUN) pytest-lab molecule
+
+test-core219: ## unit tests and playbook syntax on ansible-core 2.19, which needs Python 3.11
+	@python=$$(tests/tools/find-python 3.11); test -n "$$python" || { echo "The ansible-core 2.19 lane did not run: no Python 3.11 here." >&2; exit 1; }; \
+	    $(MAKE) GPUFLEET_PYTHON="$$python" in-core219
+
+in-core219:
+	@$(RUN) --lane unit syntax
+
+lab-up: check-machine ## start the embedded lab
+	@$(IN) python tests/lab/lab.py up
+
+lab-down: ## stop the embedded lab
+	@$(IN) python tests/lab/lab.py down
+
+shell: ## a shell with the development environment, and the lab's programs and cluster if it is up
+	@$(IN) python tests/tools/shell.py
+
+clean: ## stop the lab and remove what runs left in the checkout (not the cache)
+	@test ! -e "$${GPUFLEET_LAB_DIR:-.lab}" || $(MAKE) lab-down
+	@rm -rf .ansible .hypothesis .mypy_cache .ruff_cache .pytest_cache gpufleet-report tests/output
 
 format: ## format the Python files
 	@$(IN) ruff check --select I --fix -q
@@ -43,21 +66,29 @@ format: ## format the Python files
 format-check:
 	@$(IN) ruff format --check
 
-sanity: ## ansible-test sanity
+ruff:
+	@$(IN) ruff check
+
+types:
+	@$(IN) python tests/tools/type_check.py
+
+yamllint:
+	@$(IN) yamllint --strict .
+
+ansible-lint:
+	@$(IN) ansible-lint --nocolor -q
+
+syntax:
+	@$(IN) ansible-playbook --syntax-check -i inventories/example playbooks/*.yml
+
+docs-lint:
+	@$(IN) python tests/tools/docs_check.py
+
+sanity: ## ansible-test sanity of what the collection archive holds
 	@$(IN) python tests/tools/sanity.py
 
-lab-test: ## the lab itself, the playbooks on it, and the molecule scenario
+pytest-lab:
 	@$(IN) python -m pytest -q tests/lab tests/thread
-	@cd extensions && $(PYTHON) ../tests/tools/env.py molecule test --all
 
-lab-up: check-machine ## start the embedded lab
-	@$(LAB) up
-
-lab-down: ## stop the embedded lab
-	@$(LAB) down
-
-shell: ## a shell with the development environment and the lab's programs
-	@$(IN) $(or $(SHELL_PROGRAM),bash)
-
-clean: lab-down ## stop the lab and remove what runs left in the checkout (not the cache)
-	@rm -rf .ansible .hypothesis .mypy_cache .ruff_cache .pytest_cache gpufleet-report tests/output
+molecule:
+	@cd extensions && $(IN) molecule test --all

@@ -157,7 +157,7 @@ def profiles(client, where):
         content = yaml.safe_load(((found or {}).get("data") or {}).get(where["key"]) or "")
     except yaml.YAMLError:
         return None
-    known = (content or {}).get("vgpu-configs")
+    known = content.get("vgpu-configs") if isinstance(content, dict) else None
     return frozenset(known) if isinstance(known, dict) else None
 
 

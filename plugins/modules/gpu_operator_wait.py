@@ -15,7 +15,9 @@ description:
   - For each node, waits until its labels are right, the operands of its workload are ready and of the newest revision, the vGPU Device Manager
     says success, and the node advertises exactly what is expected, all unchanged for a while.
   - With O(scope=cluster) also until the ClusterPolicy is ready because it is reconciled, not because it found no GPU node.
-  - When time is up, names for every node the first condition that does not hold, and its cause if it is a known one. Ends early where waiting does not help.
+  - An operand that somebody switched off, with its label C(nvidia.com/gpu.deploy.<operand>=false), is not waited for.
+  - When time is up, names for every node the first condition that does not hold, and its cause if it is a known one.
+    Ends early where waiting does not help.
   - Changes nothing.
 extends_documentation_fragment:
   - kubernetes.core.k8s_auth_options
@@ -43,7 +45,8 @@ options:
         choices: [container, vm-passthrough, vm-vgpu]
         required: true
       expect:
-        description: What it should advertise. Anything else below C(nvidia.com/) is too much, except companions of a GPU such as its audio function.
+        description:
+          - What it should advertise. Anything else below C(nvidia.com/) is too much, except companions of a GPU such as its audio function.
         type: list
         elements: dict
         default: []
@@ -67,7 +70,9 @@ options:
     choices: [nodes, cluster]
     default: cluster
   since:
-    description: RV(gpufleet.kubevirt.gpu_node_label#module:tokens). A failure that stood there before counts only after 60 seconds.
+    description:
+      - RV(gpufleet.kubevirt.gpu_node_label#module:tokens). A failure of the vGPU Device Manager that is newer counts at once,
+        one that may be older only after 60 seconds.
     type: list
     elements: dict
     default: []
@@ -84,7 +89,7 @@ options:
     type: int
     default: 10
   poll:
-    description: Seconds between two looks.
+    description: Seconds between two looks, at least 0.1.
     type: float
     default: 1
 seealso:
@@ -198,8 +203,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    # Without a token nobody looked before the change: an old failure cannot be told from a new one.
     before = {token.get("name"): token.get("state") for token in module.params["since"]}
-    wanted = [_wait.Wanted(n["name"], n["workload"], tuple(n["expect"]), before.get(n["name"])) for n in module.params["nodes"]]
+    wanted = [
+        _wait.Wanted(n["name"], n["workload"], tuple(n["expect"]), before.get(n["name"], "failed") == "failed")
+        for n in module.params["nodes"]
+    ]
     if module.check_mode:
         names = ", ".join(node.name for node in wanted) or "no node"
         module.exit_json(changed=False, nodes=[], msg=f"Would wait for {names}, at most {module.params['timeout']} s.")
@@ -225,7 +234,7 @@ def main() -> None:
             module.fail_json(
                 msg="\n".join([*lines, "Mend that and run again."]), nodes=found, problems={k: str(v) for k, v in waiting.problems.items()}
             )
-        time.sleep(module.params["poll"])
+        time.sleep(max(0.1, module.params["poll"]))
 
 
 if __name__ == "__main__":

@@ -150,7 +150,9 @@ def lock_problem(path):
 def generator_blockers():
     """What would make running the generator unsafe on the real host."""
     if not os.path.exists(_grub.GENERATOR):
-        return [_change.Blocker(f"file {_grub.GENERATOR}", "it is not there", "Leave provider at auto: this host does not boot Debian's way")]
+        return [
+            _change.Blocker(f"file {_grub.GENERATOR}", "it is not there", "Leave provider at auto: this host does not boot Debian's way")
+        ]
     found = []
     space = os.statvfs("/boot")
     if space.f_bavail * space.f_frsize < ROOM:
@@ -226,10 +228,7 @@ class Cmdline:
         configured = _bootloader.configured(self.host)
         unwritten = plan.changes and self.module.check_mode
         asked = self.present or self.absent
-        pending = []
-        if files is not None and not self.host.is_real and asked:
-            if unwritten or not _grub.generated_has(files, self.present, self.absent):
-                pending = ["update-grub"]
+        behind = files is not None and (unwritten or not _grub.generated_has(files, self.present, self.absent))
         release = _system.quiet(self.host, "/proc/sys/kernel/osrelease")
         following = _grub.next_kernel(files) if files else None
         return {
@@ -237,7 +236,7 @@ class Cmdline:
             "running": shown,
             "configured": None if configured is None else [_system.shown_argument(token) for token in configured],
             "provider": self.kind,
-            "pending": pending,
+            "pending": ["update-grub"] if asked and behind and not self.host.is_real else [],
             "kernel_change": following if following != release else None,
         }
 

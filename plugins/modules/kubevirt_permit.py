@@ -114,7 +114,7 @@ options:
     description: Namespace of the KubeVirt object. Without it, the only one there is.
     type: str
 seealso:
-  - module: gpufleet.kubevirt.kubevirt_permit_info
+  - module: gpufleet.kubevirt.gpu_fleet_info
 """
 
 EXAMPLES = r"""

@@ -155,13 +155,16 @@ def grub_arguments(root: Path) -> str:
 
 def iommu_is_on(spec: HostSpec, cmdline: str) -> bool:
     """What this kernel makes of firmware and arguments: the last ``intel_iommu=`` wins, ``off`` of the others is never taken back."""
-    words = cmdline.split()
-    if "iommu=off" in words:
+    given: dict[str, list[list[str]]] = {"iommu": [], "intel_iommu": [], "amd_iommu": []}
+    for word in cmdline.split():
+        key, _equals, value = word.partition("=")
+        if key in given:
+            given[key].append(value.split(","))
+    if any("off" in values for values in given["iommu"]):
         return False
     if spec.firmware == "dmar":
-        given = [word.partition("=")[2].split(",") for word in words if word.startswith("intel_iommu=")]
-        return bool(given) and "off" not in given[-1]
-    return spec.firmware == "ivrs" and "amd_iommu=off" not in words
+        return bool(given["intel_iommu"]) and "off" not in given["intel_iommu"][-1]
+    return spec.firmware == "ivrs" and not any("off" in values for values in given["amd_iommu"])
 
 
 def _remember(root: Path, spec: HostSpec) -> None:
@@ -409,7 +412,7 @@ def set_vgpus(root: Path, name: str | None) -> int:
     spec = _recall(root)
     total = 0
     for gpu in spec.gpus:
-        gpu.active = {virtual: number for virtual in range(min(most, gpu.vfs))}
+        gpu.active = dict.fromkeys(range(min(most, gpu.vfs)), number)
         total += len(gpu.active)
     _remember(root, spec)
     _sysfs(root, spec, iommu_is_on(spec, (root / "proc/cmdline").read_text()))

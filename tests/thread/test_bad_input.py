@@ -14,6 +14,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+import yaml
 
 from .conftest import INVENTORY, Lab, Run
 from .test_site import writes
@@ -75,6 +76,13 @@ def test_no_kubeconfig_is_named(lab: Lab, tmp_path: Path) -> None:
     assert run.seconds <= 15
 
 
+def test_a_malformed_kubeconfig_is_named(lab: Lab, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.kubeconfig"
+    broken.write_text("clusters: [a: b: c\n", encoding="utf-8")
+    run = attempt(lab, tmp_path, None, "-e", f"gpufleet_kubeconfig={broken}")
+    assert "broken.kubeconfig" in " ".join(run.failures().values())
+
+
 @pytest.mark.parametrize("kind", ["refused", "silent"])
 def test_an_unreachable_api_server_is_named_within_15_seconds(lab: Lab, tmp_path: Path, kind: str) -> None:
     with socket.socket() as server:
@@ -92,10 +100,10 @@ def test_an_unreachable_api_server_is_named_within_15_seconds(lab: Lab, tmp_path
                         return
 
             threading.Thread(target=accept, daemon=True).start()
-        config = (lab.dir / "operator.kubeconfig").read_text(encoding="utf-8")
+        config = yaml.safe_load((lab.dir / "operator.kubeconfig").read_text(encoding="utf-8"))
+        config["clusters"][0]["cluster"]["server"] = f"https://{address}"
         changed = tmp_path / "unreachable.kubeconfig"
-        lines = [f"    server: https://{address}" if line.strip().startswith("server:") else line for line in config.splitlines()]
-        changed.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        changed.write_text(yaml.safe_dump(config), encoding="utf-8")
         run = attempt(lab, tmp_path, None, "-e", f"gpufleet_kubeconfig={changed}")
     message = " ".join(run.failures().values())
     assert address in message

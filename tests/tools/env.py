@@ -141,16 +141,26 @@ def tree() -> Path:
     return directory
 
 
+#: What a caller may have set for other work: it would change what is tested, or lead a test to a real cluster.
+FOREIGN = ("ANSIBLE_", "HELM_", "K8S_AUTH_", "KUBECONFIG", "MOLECULE_", "PYTEST_", "PYTHON")
+
+
 def variables(venv: Path, paths: t.Sequence[Path]) -> dict[str, str]:
-    """What a command needs of its environment, beside what it inherits."""
-    # Ansible's own settings of the caller would change what is tested; so would a path to other collections.
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_") and key != "PYTHONHOME"}
+    """The environment of a command: what it inherits without what is :data:`FOREIGN`, and what it needs."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
     joined = os.pathsep.join(map(str, paths))
+    loopback = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"]))
     return {
         **inherited,
         "ANSIBLE_COLLECTIONS_PATH": joined,
         "ANSIBLE_HOME": str(cache() / "ansible-home"),
         "GPUFLEET_CACHE": str(cache()),
+        "GPUFLEET_PYTHON": str(venv / "bin" / "python"),
+        # Ansible runs in a UTF-8 locale only, and a fresh machine may have none set.
+        "LC_ALL": "C.UTF-8",
+        # The lab listens on loopback; no proxy stands before it.
+        "NO_PROXY": loopback,
+        "no_proxy": loopback,
         "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": os.pathsep.join([joined, str(CHECKOUT)]),

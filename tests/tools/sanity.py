@@ -2,10 +2,10 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Run ``ansible-test sanity`` on a copy of the checkout.
+"""Run ``ansible-test sanity`` on what the collection archive holds.
 
-ansible-test wants to stand in a collection tree of its own and asks git what belongs to it, so the files that git would commit are copied
-there. Its helper that installs pip comes from a host that need not be reachable: a shim that uses ``ensurepip`` takes its place.
+The files that git would commit are built into an archive, which is installed into a collection tree of its own: what is tested is what users
+get. ansible-test's helper that installs pip comes from a host that need not be reachable: a shim that uses ``ensurepip`` takes its place.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from importlib.resources import files
 from pathlib import Path
 
@@ -32,15 +33,27 @@ subprocess.check_call([sys.executable, "-m", "pip", "install", *wanted]) if want
 def copy(destination: Path) -> None:
     """The files of the checkout that are, or would be, committed."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=env.CHECKOUT, check=True, capture_output=True, text=True
+        # The checkout may belong to another user than the one who tests it.
+        ["git", "-c", f"safe.directory={env.CHECKOUT}", "ls-files", "-z", "-co", "--exclude-standard"],
+        cwd=env.CHECKOUT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     names = sorted({name for name in listed.stdout.split("\0") if name and (env.CHECKOUT / name).is_file()})
     for name in names:
         (destination / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(env.CHECKOUT / name, destination / name)
-    git = ["git", "-c", "user.name=sanity", "-c", "user.email=sanity@example.org", "-c", "init.defaultBranch=main"]
-    for arguments in (["init", "-q"], ["add", "-A", "-f"], ["commit", "-q", "-m", "copy"]):
-        subprocess.run([*git, *arguments], cwd=destination, check=True)
+
+
+def install(scratch: Path) -> Path:
+    """Build the archive and install it below ``scratch``; where it lies then."""
+    source = scratch / "source"
+    copy(source)
+    env.call("Building the collection archive", "ansible-galaxy", "collection", "build", "--output-path", scratch, source)
+    archive = next(scratch.glob("gpufleet-kubevirt-*.tar.gz"))
+    env.call("Installing the collection archive", "ansible-galaxy", "collection", "install", "--no-deps", "-p", scratch, archive)
+    return scratch / "ansible_collections" / "gpufleet" / "kubevirt"
 
 
 def shim_name() -> str:
@@ -54,25 +67,23 @@ def shim_name() -> str:
 
 
 def main() -> int:
-    scratch = env.cache() / f"sanity-{os.getpid()}"
-    collection = scratch / "ansible_collections" / "gpufleet" / "kubevirt"
-    collection.mkdir(parents=True)
     home = env.cache() / "sanity-home"
-    try:
-        copy(collection)
-        (scratch / "ansible_collections" / "kubernetes").symlink_to(env.collections() / "ansible_collections" / "kubernetes")
+    with tempfile.TemporaryDirectory(dir=env.cache(), prefix="sanity-") as scratch:
+        collection = install(Path(scratch))
+        (collection.parents[1] / "kubernetes").symlink_to(env.collections() / "ansible_collections" / "kubernetes")
         seeds = home / ".ansible" / "test" / "cache"
         seeds.mkdir(parents=True, exist_ok=True)
         (seeds / shim_name()).write_text(SHIM, encoding="utf-8")
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         command = ["ansible-test", "sanity", "--venv", "--python", version, "--color", "no", *sys.argv[1:]]
         environment = {
-            key: value for key, value in os.environ.items() if key not in ("ANSIBLE_COLLECTIONS_PATH", "PYTHONPATH", "ANSIBLE_HOME")
+            key: value
+            for key, value in os.environ.items()
+            if key not in ("ANSIBLE_COLLECTIONS_PATH", "PYTHONPATH", "ANSIBLE_HOME", "LC_ALL")
         }
-        done = subprocess.run(command, cwd=collection, env={**environment, "HOME": str(home)}, stdin=subprocess.DEVNULL, check=False)
-        return done.returncode
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        return subprocess.run(
+            command, cwd=collection, env={**environment, "HOME": str(home)}, stdin=subprocess.DEVNULL, check=False
+        ).returncode
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import json
 import typing as t
 
 import pytest
+from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 
 Result = dict[str, t.Any]
@@ -25,6 +26,7 @@ def run_module(capsys: pytest.CaptureFixture[str]) -> RunModule:
     def run(name: str, params: dict[str, t.Any] | None = None, check: bool = False, diff: bool = False) -> Result:
         module = importlib.import_module(f"ansible_collections.gpufleet.kubevirt.plugins.modules.{name}")
         capsys.readouterr()
+        warnings._global_warnings.clear()  # a module process starts without any
         arguments = {**(params or {}), "_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_remote_tmp": "/tmp"}
         with patch_module_args(arguments), pytest.raises(SystemExit):
             module.main()

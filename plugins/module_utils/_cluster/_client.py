@@ -24,7 +24,6 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 try:
     import urllib3
     from kubernetes.client import ApiClient
-    from kubernetes.config.config_exception import ConfigException
 
     LIBRARY_ERROR: t.Optional[str] = None
 except ImportError as error:
@@ -92,12 +91,16 @@ def connect(module: AnsibleModule) -> Client:
     try:
         configuration = _create_configuration(_create_auth_spec(module))
         headers = _create_headers(module)
-    except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001  a kubeconfig's contents and its credential plugins may raise anything
         module.fail_json(
-            msg=f"Connecting to the cluster: no usable credentials from {source}: {error}. Set gpufleet_kubeconfig (and gpufleet_context), or "
+            msg=f"Connecting to the cluster: no usable credentials from {source}: {_one_line(error)}. Set gpufleet_kubeconfig (and gpufleet_context), or "
             "K8S_AUTH_KUBECONFIG in the environment. Nothing was changed."
         )
     return Client(configuration, headers, source)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def credentials_from(params: t.Mapping[str, t.Any], environment: t.Mapping[str, str]) -> str:

@@ -165,6 +165,11 @@ def merged(permitted: t.Optional[Object], request: Request) -> t.Tuple[t.Optiona
     after = copy.deepcopy(permitted) if permitted is not None else {}
     changes: t.List[Change] = []
     blockers: t.List[Blocker] = []
+    if request.state == "exact":
+        wanted = {entry.key for entry in request.entries}
+        prefix = request.prefix or ""
+        for kind in FIELDS:
+            changes += _removed(after, kind, lambda other: other.resource_name.startswith(prefix) and other.key not in wanted)
     for entry in dict.fromkeys(request.entries):
         if request.state == "absent":
             changes += _removed(after, entry.kind, lambda other, key=entry.key: other.key == key)  # type: ignore[misc]
@@ -174,11 +179,6 @@ def merged(permitted: t.Optional[Object], request: Request) -> t.Tuple[t.Optiona
                 blockers.append(blocker)
             else:
                 changes += _ensured(after, entry)
-    if request.state == "exact":
-        wanted = {entry.key for entry in request.entries}
-        prefix = request.prefix or ""
-        for kind in FIELDS:
-            changes += _removed(after, kind, lambda other: other.resource_name.startswith(prefix) and other.key not in wanted)
     return after, changes, blockers
 
 

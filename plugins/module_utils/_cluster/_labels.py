@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 import typing as t
 
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _operands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._fleet import Use
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._operands import Object, annotations_of, labels
 
-# Kubernetes apimachinery, util/validation: a label's name and value, and a DNS subdomain.
-_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+#: An annotation has room for far more; a reason longer than this is a log.
 _REASON_LENGTH = 400
 
 
@@ -65,21 +63,15 @@ class Observed:
 # ------------------------------------------------------------------ the request by itself
 
 
-def bad_key(key: str) -> str | None:
-    """Why this is no label key, or None."""
-    prefix, slash, name = key.rpartition("/")
-    if slash and (len(prefix) > 253 or not _SUBDOMAIN.fullmatch(prefix)):
-        return f"label key {key!r}: {prefix!r} is no DNS name"
-    if not _NAME.fullmatch(name):
-        return f"label key {key!r}: {name!r} is not 1 to 63 letters, digits, '-', '_' or '.', beginning and ending with a letter or digit"
-    return None
-
-
-def bad_value(key: str, value: str) -> str | None:
-    """Why this is no value for a label, or None."""
-    if value and not _NAME.fullmatch(value):
-        return f"label {key}: {value!r} is not at most 63 letters, digits, '-', '_' or '.', beginning and ending with a letter or digit"
-    return None
+def _syntax(checks: t.Iterable[tuple[t.Callable[[str], str], str, str]]) -> list[str]:
+    """What is wrong with names and values, each said of ``what``."""
+    found = []
+    for check, what, text in checks:
+        try:
+            check(text)
+        except ValueError as error:
+            found.append(f"{what}: {error}" if what else str(error))
+    return found
 
 
 def desired(entry: t.Mapping[str, t.Any]) -> Desired:
@@ -107,14 +99,14 @@ def request_problems(wanted: t.Sequence[Desired]) -> list[Blocker]:
     for name in sorted({name for name in names if names.count(name) > 1}):
         found.append(Blocker(f"node {name}", f"it is listed {names.count(name)} times", "List every node once"))
     for node in wanted:
-        problems = [bad_key(key) for key in node.labels]
-        problems += [bad_value(key, value) for key, value in node.stated().items() if value is not None]
+        problems = _syntax((_names.check_label_key, "", key) for key in node.labels)
+        problems += _syntax((_names.check_label_value, f"label {key}", value) for key, value in node.stated().items() if value is not None)
         for key, option in ((_operands.WORKLOAD, "workload"), (_operands.VGPU_CONFIG, "vgpu_config"), (_operands.OPERANDS, "operands")):
             if key in node.labels:
                 problems.append(f"label {key} is set by the option {option}")
         if node.operands is False and (node.workload is not None or node.vgpu_config is not None):
             problems.append("operands are refused and a workload is asked for")
-        found += [Blocker(node.target, problem, "Correct the entry") for problem in problems if problem]
+        found += [Blocker(node.target, problem, "Correct the entry") for problem in problems]
     return found
 
 
@@ -159,7 +151,8 @@ def disturbance(node: Object, to_label: t.Mapping[str, str | None], operands: t.
     """What the operator would do to devices in use because of these labels, as a phrase; None if it would leave them alone."""
     now = effective_workload(node, operands)
     if _operands.WORKLOAD in to_label and to_label[_operands.WORKLOAD] != now:
-        return f"the operator would take the devices of workload {now or 'none'} away for {to_label[_operands.WORKLOAD]}"
+        whose = f"the devices of workload {now}" if now else "devices that are not the operator's yet"
+        return f"the operator would take {whose} for {to_label[_operands.WORKLOAD] or 'its default workload'}"
     if _operands.VGPU_CONFIG in to_label:
         before = labels(node).get(_operands.VGPU_CONFIG) or "the default"
         return f"the vGPU Device Manager would remove the vGPUs of {before} for {to_label[_operands.VGPU_CONFIG] or 'the default'}"

@@ -117,7 +117,9 @@ def before(probe: Probe, fleet: Fleet) -> t.Optional[Verdict]:
 
 def advertised(nodes: t.Iterable[Object]) -> str:
     """What each node offers to VMs and pods, as a phrase."""
-    found = [f"{node['name']} has {', '.join(f'{k}: {v}' for k, v in node['allocatable'].items())}" for node in nodes if node["allocatable"]]
+    found = [
+        f"{node['name']} has {', '.join(f'{k}: {v}' for k, v in node['allocatable'].items())}" for node in nodes if node["allocatable"]
+    ]
     return "; ".join(found) or "no node advertises a GPU"
 
 

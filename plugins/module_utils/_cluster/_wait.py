@@ -23,23 +23,29 @@ CONTAINER_RESOURCE = "nvidia.com/gpu"
 #: A ``failed`` that stood there before may be an old one: it counts after this many seconds.
 FAILED_SECONDS = 60.0
 
+_PULL = "the tag must carry the suffix of the node's OS (such as -ubuntu22.04), and the pull secret must be valid"
 #: What the kubelet says about a container that does not start -> what is known to cause it.
 CAUSES = {
-    "ImagePullBackOff": "the image cannot be pulled: its tag must carry the suffix of the node's OS (such as -ubuntu22.04), and the pull secret must be valid",
-    "ErrImagePull": "the image cannot be pulled: its tag must carry the suffix of the node's OS (such as -ubuntu22.04), and the pull secret must be valid",
-    "CrashLoopBackOff": "look at the pod's log: a driver on the host, Secure Boot or missing kernel headers are the usual causes",
+    "ImagePullBackOff": _PULL,
+    "ErrImagePull": _PULL,
+    "CrashLoopBackOff": "look at the container's log: a driver on the host, Secure Boot or missing kernel headers are the usual causes",
     "CreateContainerConfigError": "a ConfigMap or Secret that it names is missing",
+}
+#: Container -> what is known to keep it from ending well; more exact than the kubelet's reason.
+CONTAINER_CAUSES = {
+    "k8s-driver-manager": "the host has an NVIDIA driver of its own, or a process uses a GPU; purge the one or stop the other",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """One node to wait for. ``expect``: ``[{resource|pci|vgpu_type, count}]``."""
+    """One node to wait for. ``expect``: ``[{resource|pci|vgpu_type, count}]``.
+    ``failed_before``: the vGPU Device Manager said ``failed`` before our change, or nobody looked."""
 
     name: str
     workload: str
     expect: t.Tuple[t.Mapping[str, t.Any], ...]
-    state_before: t.Optional[str] = None  #: the vGPU Device Manager's state label before our change
+    failed_before: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,47 +61,88 @@ class Snapshot:
 
 @dataclasses.dataclass(frozen=True)
 class Unmet:
-    """A condition that does not hold: what, and why as far as it is known. ``final``: waiting longer does not help."""
+    """A condition that does not hold: what, and why as far as it is known. ``final``: waiting longer does not help.
+    ``ripens``: it becomes final once it has stood for FAILED_SECONDS."""
 
     what: str
     cause: str = ""
     final: bool = False
+    ripens: bool = False
 
     def __str__(self) -> str:
         return f"{self.what} ({self.cause})" if self.cause else self.what
 
 
-Condition = t.Callable[[Snapshot, Wanted, Object], t.Optional[Unmet]]
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One node of a snapshot, and what is wanted of it."""
+
+    snapshot: Snapshot
+    wanted: Wanted
+    node: Object
+
+    @property
+    def required(self) -> t.List[str]:
+        """Operands without which the workload cannot work. Those that somebody switched off with ``false`` do without, as the operator does."""
+        own = labels(self.node)
+        return [o for o in _operands.REQUIRED[self.wanted.workload] if own.get(_operands.DEPLOY_PREFIX + o) != "false"]
+
+    def pods(self, operand: str) -> t.List[Object]:
+        return [
+            pod
+            for pod in self.snapshot.pods
+            if (pod.get("spec") or {}).get("nodeName") == self.wanted.name
+            and not _operands.terminal(pod)
+            and _operands.operand_of_pod(pod) == operand
+        ]
 
 
-def _is_ready(snapshot: Snapshot, wanted: Wanted, node: Object) -> Unmet | None:
-    conditions = (node.get("status") or {}).get("conditions") or []
-    if any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions):
-        return None
-    return Unmet("the node is not ready")
+Condition = t.Callable[[Case], t.Optional[Unmet]]
 
 
-def _has_workload(snapshot: Snapshot, wanted: Wanted, node: Object) -> Unmet | None:
-    own = labels(node)
-    if own.get(_operands.WORKLOAD) != wanted.workload:
-        return Unmet(
-            f"its label {_operands.WORKLOAD} is {own.get(_operands.WORKLOAD) or 'not set'}, not {wanted.workload}",
-            "somebody else changed it",
-            True,
-        )
+def ready(item: Object) -> bool:
+    """True if a node or a pod has the condition Ready."""
+    conditions = (item.get("status") or {}).get("conditions") or []
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def _is_ready(case: Case) -> Unmet | None:
+    return None if ready(case.node) else Unmet("the node is not ready")
+
+
+def _has_workload(case: Case) -> Unmet | None:
+    own = labels(case.node)
+    workload = own.get(_operands.WORKLOAD)
+    if workload != case.wanted.workload:
+        cause = "somebody else changed it" if workload else "nobody has labelled it yet, or somebody took the label away"
+        return Unmet(f"its label {_operands.WORKLOAD} is {workload or 'not set'}, not {case.wanted.workload}", cause, final=True)
     if own.get(_operands.OPERANDS) == "false":
-        return Unmet(f"its label {_operands.OPERANDS} is false", "operands are kept off it by somebody's decision", True)
+        return Unmet(f"its label {_operands.OPERANDS} is false", "operands are kept off it by somebody's decision", final=True)
     return None
 
 
-def _has_deploy_labels(snapshot: Snapshot, wanted: Wanted, node: Object) -> Unmet | None:
-    own = labels(node)
-    for operand in _operands.REQUIRED[wanted.workload]:
+def _has_not_failed(case: Case) -> Unmet | None:
+    """Before the labels and pods: after a failure the device manager leaves them paused, which would hide why."""
+    if case.wanted.workload != "vm-vgpu" or labels(case.node).get(_operands.VGPU_STATE) != "failed":
+        return None
+    if not any(ready(pod) for pod in case.pods("vgpu-device-manager")):
+        return None  # an old label: nobody who could have written it runs
+    cause = "the profile is not in its configuration or does not fit, or a VM holds a vGPU; see the log of the vgpu-device-manager pod"
+    return Unmet("the vGPU Device Manager says failed", cause, final=not case.wanted.failed_before, ripens=True)
+
+
+def _has_deploy_labels(case: Case) -> Unmet | None:
+    own = labels(case.node)
+    for operand in case.required:
         value = own.get(_operands.DEPLOY_PREFIX + operand)
-        if value != "true":
-            cause = "the vGPU Device Manager or a driver upgrade paused it" if (value or "").startswith("paused") else ""
-            cause = cause or ("the operator has not seen the node, or is not running" if value is None else "")
-            return Unmet(f"its label {_operands.DEPLOY_PREFIX}{operand} is {value or 'not set'}, not true", cause)
+        if value == "true":
+            continue
+        cause = ""
+        if value is None:
+            cause = "the operator has not seen the node, or is not running"
+        elif "paused" in value:
+            cause = "the vGPU Device Manager or a driver upgrade paused it; if none is at work, one was killed: set the label to true"
+        return Unmet(f"its label {_operands.DEPLOY_PREFIX}{operand} is {value or ('empty' if value == '' else 'not set')}, not true", cause)
     return None
 
 
@@ -107,60 +154,68 @@ def _newest(snapshot: Snapshot, daemonset: Object) -> str | None:
     return None if newest is None else labels(newest).get("controller-revision-hash")
 
 
-def _has_operands(snapshot: Snapshot, wanted: Wanted, node: Object) -> Unmet | None:
-    sets = {_operands.operand_of_set(item): item for item in snapshot.daemonsets}
-    here = [pod for pod in snapshot.pods if (pod.get("spec") or {}).get("nodeName") == wanted.name and not _operands.terminal(pod)]
-    for operand in _operands.REQUIRED[wanted.workload]:
-        daemonset = sets.get(operand)
-        if daemonset is None:
+def _has_operands(case: Case) -> Unmet | None:
+    for operand in case.required:
+        # More than one where there is one per OS or kernel.
+        sets = {item["metadata"].get("uid"): item for item in case.snapshot.daemonsets if _operands.operand_of_set(item) == operand}
+        if not sets:
             return Unmet(f"there is no DaemonSet for {operand}", "the operator has not made it: look at the ClusterPolicy")
-        pods = [pod for pod in here if _operands.operand_of_pod(pod) == operand]
+        pods = case.pods(operand)
         if not pods:
             return Unmet(f"no pod of {operand} runs on it")
-        hash_wanted = _newest(snapshot, daemonset)
         for pod in pods:
-            name = pod["metadata"]["name"]
-            if hash_wanted and labels(pod).get("controller-revision-hash") != hash_wanted:
-                return Unmet(
-                    f"pod {name} is of an older revision", "its update strategy is OnDelete: it is replaced when somebody deletes it"
-                )
-            conditions = (pod.get("status") or {}).get("conditions") or []
-            if not any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions):
-                return Unmet(f"pod {name} is not ready", _why_not(pod))
+            found = _pod_unmet(case.snapshot, pod, sets.get(_operands.owner(pod).get("uid")))
+            if found:
+                return found
     return None
+
+
+def _pod_unmet(snapshot: Snapshot, pod: Object, daemonset: t.Optional[Object]) -> Unmet | None:
+    name = pod["metadata"]["name"]
+    if pod["metadata"].get("deletionTimestamp"):
+        return Unmet(f"pod {name} is being deleted")
+    if daemonset is None:
+        return Unmet(f"pod {name} belongs to a DaemonSet that is gone")
+    if ((daemonset.get("status") or {}).get("observedGeneration") or 0) < (daemonset["metadata"].get("generation") or 0):
+        return Unmet(f"DaemonSet {daemonset['metadata']['name']} was changed a moment ago", "its controller has not seen it yet")
+    wanted = _newest(snapshot, daemonset)
+    if wanted and labels(pod).get("controller-revision-hash") != wanted:
+        strategy = ((daemonset.get("spec") or {}).get("updateStrategy") or {}).get("type")
+        cause = (
+            "its update strategy is OnDelete: it is replaced when somebody deletes it" if strategy == "OnDelete" else "it is to be replaced"
+        )
+        return Unmet(f"pod {name} is of an older revision", cause)
+    return None if ready(pod) else Unmet(f"pod {name} is not ready", _why_not(pod))
 
 
 def _why_not(pod: Object) -> str:
     status = pod.get("status") or {}
     for kind in ("initContainerStatuses", "containerStatuses"):
         for container in status.get(kind) or []:
-            waiting = (container.get("state") or {}).get("waiting") or {}
-            if waiting.get("reason") in CAUSES:
-                return f"container {container['name']}: {waiting['reason']}; {CAUSES[waiting['reason']]}"
+            state = container.get("state") or {}
+            reason = (state.get("waiting") or {}).get("reason")
+            if reason in CAUSES:
+                return f"container {container['name']}: {reason}; {CONTAINER_CAUSES.get(container['name'], CAUSES[reason])}"
+            if kind == "initContainerStatuses" and "running" in state and not container.get("ready"):
+                return f"its init container {container['name']} has not ended"
     return str(status.get("phase") or "")
 
 
-def _has_vgpu_state(snapshot: Snapshot, wanted: Wanted, node: Object) -> Unmet | None:
-    if wanted.workload != "vm-vgpu":
+def _has_vgpu_state(case: Case) -> Unmet | None:
+    state = labels(case.node).get(_operands.VGPU_STATE)
+    if case.wanted.workload != "vm-vgpu" or state == "success" or "vgpu-device-manager" not in case.required:
         return None
-    state = labels(node).get(_operands.VGPU_STATE)
-    if state == "success":
-        return None
-    if state == "failed":
-        cause = "the profile is not in its configuration, or a VM holds a vGPU; see the log of the vgpu-device-manager pod"
-        return Unmet("the vGPU Device Manager says failed", cause, final=wanted.state_before != "failed")
     return Unmet(f"the vGPU Device Manager says {state or 'nothing yet'}")
 
 
-def _advertises(snapshot: Snapshot, wanted: Wanted, node: Object) -> Unmet | None:
-    advertised = {name: count for name, count in _operands.resources(node).items() if count}
-    matched, missing = match(wanted.expect, advertised)
+def _advertises(case: Case) -> Unmet | None:
+    advertised = {name: count for name, count in _operands.resources(case.node).items() if count}
+    matched, missing = match(case.wanted.expect, advertised)
     if missing:
         want = ", ".join(f"{e.get('resource') or e.get('vgpu_type') or e.get('pci')}: {e['count']}" for e in missing)
         have = ", ".join(f"{name}: {count}" for name, count in advertised.items()) or "nothing"
-        return Unmet(
-            f"it should advertise {want}, and advertises {have}", "the device plugin looks once, at its start" if advertised else ""
-        )
+        cause = "the device plugin looks once, at its start" if advertised else ""
+        return Unmet(f"it should advertise {want}, and advertises {have}", cause)
     extra = sorted(name for name in advertised if name not in matched and not _operands.companion(name))
     if extra:
         return Unmet(f"it also advertises {', '.join(extra)}", "left over from another workload or profile")
@@ -174,8 +229,8 @@ def match(
     free = dict(advertised)
     matched: t.List[str] = []
     missing: t.List[t.Mapping[str, t.Any]] = []
-    # Those that name a resource choose first: a PCI id takes whatever whole GPU is left.
-    for expected in sorted(expect, key=lambda e: "pci" in e):
+    # Those that name a resource choose first, then those that name a type: a PCI id takes whatever whole GPU is left.
+    for expected in sorted(expect, key=lambda e: (not e.get("resource"), not e.get("vgpu_type"))):
         fitting = [name for name, count in sorted(free.items()) if count == int(expected["count"]) and _fits(expected, name)]
         if fitting:
             matched.append(fitting[0])
@@ -194,7 +249,15 @@ def _fits(expected: t.Mapping[str, t.Any], name: str) -> bool:
 
 
 #: In the order in which a node gets there. The first that fails is what it waits for.
-CONDITIONS: t.Tuple[Condition, ...] = (_is_ready, _has_workload, _has_deploy_labels, _has_operands, _has_vgpu_state, _advertises)
+CONDITIONS: t.Tuple[Condition, ...] = (
+    _is_ready,
+    _has_workload,
+    _has_not_failed,
+    _has_deploy_labels,
+    _has_operands,
+    _has_vgpu_state,
+    _advertises,
+)
 
 
 def unmet(snapshot: Snapshot, wanted: Wanted) -> Unmet | None:
@@ -202,8 +265,9 @@ def unmet(snapshot: Snapshot, wanted: Wanted) -> Unmet | None:
     node = snapshot.nodes.get(wanted.name)
     if node is None:
         return Unmet("there is no such node", final=True)
+    case = Case(snapshot, wanted, node)
     for condition in CONDITIONS:
-        found = condition(snapshot, wanted, node)
+        found = condition(case)
         if found:
             return found
     return None
@@ -214,12 +278,12 @@ def cluster_unmet(snapshot: Snapshot) -> Unmet | None:
     if snapshot.policy is None:
         return Unmet("there is no ClusterPolicy")
     status = snapshot.policy.get("status") or {}
-    ready: t.Mapping[str, t.Any] = next((c for c in status.get("conditions") or [] if c.get("type") == "Ready"), {})
-    if status.get("state") == "ready" and ready.get("status") == "True" and ready.get("reason") == "Reconciled":
+    condition: t.Mapping[str, t.Any] = next((c for c in status.get("conditions") or [] if c.get("type") == "Ready"), {})
+    if status.get("state") == "ready" and condition.get("status") == "True" and condition.get("reason") == "Reconciled":
         return None
     return Unmet(
-        f"the ClusterPolicy is {status.get('state') or 'without state'} ({ready.get('reason') or 'no reason'})",
-        str(ready.get("message") or ""),
+        f"the ClusterPolicy is {status.get('state') or 'without state'} ({condition.get('reason') or 'no reason'})",
+        str(condition.get("message") or ""),
     )
 
 
@@ -232,7 +296,7 @@ class Waiting:
         self.settle = settle
         self.problems: t.Dict[str, Unmet] = {}
         self.met_at: t.Dict[str, float] = {}
-        self._failed_since: t.Dict[str, float] = {}
+        self._ripe_at: t.Dict[str, float] = {}
         self._held: t.Optional[t.Tuple[t.Any, float]] = None
 
     def look(self, snapshot: Snapshot, now: float) -> str:
@@ -242,27 +306,24 @@ class Waiting:
             found = unmet(snapshot, wanted)
             if found is None:
                 self.met_at.setdefault(wanted.name, now)
-                self._failed_since.pop(wanted.name, None)
-                continue
-            self.met_at.pop(wanted.name, None)
-            self.problems[f"node {wanted.name}"] = self._aged(wanted.name, found, now)
+            else:
+                self.met_at.pop(wanted.name, None)
+                self.problems[f"node {wanted.name}"] = found
+            self._ripen(wanted.name, found, now)
         whole = cluster_unmet(snapshot) if self.cluster else None
         if whole:
             self.problems["the operator"] = whole
-        if any(problem.final for problem in self.problems.values()):
-            return "hopeless"
         if self.problems:
             self._held = None
-            return "waiting"
+            return "hopeless" if any(problem.final for problem in self.problems.values()) else "waiting"
         state = [sorted(_operands.resources(snapshot.nodes[w.name]).items()) for w in self.wanted]
         if self._held is None or self._held[0] != state:
             self._held = (state, now)
         return "done" if now - self._held[1] >= self.settle else "waiting"
 
-    def _aged(self, name: str, found: Unmet, now: float) -> Unmet:
+    def _ripen(self, name: str, found: Unmet | None, now: float) -> None:
         """A ``failed`` from before our change counts once it has stood for a while."""
-        if "failed" not in found.what or found.final:
-            self._failed_since.pop(name, None)
-            return found
-        since = self._failed_since.setdefault(name, now)
-        return dataclasses.replace(found, final=now - since >= FAILED_SECONDS)
+        if found is None or not found.ripens:
+            self._ripe_at.pop(name, None)
+        elif now >= self._ripe_at.setdefault(name, now + FAILED_SECONDS):
+            self.problems[f"node {name}"] = dataclasses.replace(found, final=True)

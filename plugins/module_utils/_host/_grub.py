@@ -188,22 +188,7 @@ def make_plan(files: Files, present: t.Sequence[str], absent: t.Sequence[str], c
             )
         )
         return plan
-    for token in present:
-        if not _cmdline.satisfied(after, token):
-            plan.blockers.append(
-                Blocker(
-                    f"argument {token}", f"a file that is read after {DROP_IN} undoes it", f"Rename or correct the files in {DIRECTORY}"
-                )
-            )
-    for token in absent:
-        if token in after:
-            plan.blockers.append(
-                Blocker(
-                    f"argument {token}",
-                    "it is not written literally in any of GRUB's files",
-                    f"Remove it yourself from {MAIN} or {DIRECTORY}",
-                )
-            )
+    plan.blockers += _unmet(after, present, absent)
     if plan.blockers:
         return plan
     for path in sorted({*texts, *files.texts}):
@@ -222,6 +207,23 @@ def make_plan(files: Files, present: t.Sequence[str], absent: t.Sequence[str], c
     if can_generate and behind:
         plan.changes.append(Change(f"file {GENERATED}", "generate", None, None, "it is made from the files above"))
     return plan
+
+
+def _unmet(line: t.Sequence[str], present: t.Sequence[str], absent: t.Sequence[str]) -> t.List[Blocker]:
+    undone = f"a file that is read after {DROP_IN} undoes it"
+    hidden = "it is not written literally in any of GRUB's files"
+    return [
+        *(
+            Blocker(f"argument {token}", undone, f"Rename or correct the files in {DIRECTORY}")
+            for token in present
+            if not _cmdline.satisfied(line, token)
+        ),
+        *(
+            Blocker(f"argument {token}", hidden, f"Remove it yourself from {MAIN} or {DIRECTORY}")
+            for token in absent
+            if _cmdline.holds(line, [token])
+        ),
+    ]
 
 
 def _why(path: str, present: t.Sequence[str], absent: t.Sequence[str]) -> str:

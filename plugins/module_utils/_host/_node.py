@@ -26,7 +26,7 @@ def read(host: Host) -> _system.Facts:
         "nvswitches": _pci.nvswitches(functions),
         "groups": _pci.groups(functions),
         "modules": _system.modules(host, unknown),
-        "host_driver": _system.host_driver(host),
+        "host_driver": _system.host_driver(host, unknown),
         "kernel_log": _system.kernel_log(host, unknown),
         "qemu": _system.qemu(host, unknown),
     }

@@ -193,8 +193,11 @@ def modules(host: Host, unknown: Unknown) -> t.Dict[str, t.Optional[bool]]:
     return {name: name in loaded for name in MODULES}
 
 
-def host_driver(host: Host) -> Facts:
+def host_driver(host: Host, unknown: Unknown) -> Facts:
     """An NVIDIA driver that the host itself has installed. A driver container's files lie below /run/nvidia and do not count."""
+    if not host.exists("/usr"):
+        unknown.reasons["host_driver"] = "there is no /usr"
+        return {"present": None, "kind": None, "version": None, "source": []}
     sources = [path for path in ("/usr/bin/nvidia-smi", "/var/lib/dkms/nvidia", "/etc/vulkan/icd.d/nvidia_icd.json") if host.exists(path)]
     manager = [path for path in ("/usr/bin/nvidia-vgpud", "/usr/bin/nvidia-vgpu-mgr", "/usr/lib/nvidia/sriov-manage") if host.exists(path)]
     sources += manager

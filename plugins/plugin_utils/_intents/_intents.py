@@ -127,9 +127,24 @@ def _profile(host: Facts, name: str, workload: str | None, problems: list[Proble
     profile = str(profile)
     known = _catalogue.known_profiles()
     if profile not in known:
-        near = difflib.get_close_matches(profile, sorted(known), n=3)
+        near = _nearest(profile, known)
         problems.append(Problem(f"host {name}", f"no GPU has a vGPU profile {profile!r}", f"Nearest: {', '.join(near) or 'none'}"))
     return profile
+
+
+def _nearest(profile: str, known: t.Iterable[str]) -> list[str]:
+    """Names that may have been meant: of the same product and series by size, else those that are spelled alike."""
+
+    def parts(name: str) -> tuple[str, str, int]:
+        product, _dash, last = name.rpartition("-")
+        size = last.rstrip("ABCQMEGFX")
+        return product, last[len(size) :], int(size) if size.isdigit() else 0
+
+    product, series, size = parts(profile)
+    same = [name for name in sorted(known) if parts(name)[:2] == (product, series)]
+    if same:
+        return sorted(same, key=lambda name: abs(parts(name)[2] - size))[:4]
+    return difflib.get_close_matches(profile, sorted(known), n=3)
 
 
 def _gpu(gpu: Facts) -> dict[str, t.Any]:

@@ -25,51 +25,101 @@ CHART_KEYS = frozenset(
 )
 
 #: Path, the value that it must keep, and what another one would do.
-MUST_KEEP = (
+MUST_KEEP: tuple[tuple[tuple[str, ...], t.Any, str], ...] = (
     (("sandboxWorkloads", "enabled"), True, "the operator would take the devices of every VM away"),
     (("sandboxWorkloads", "defaultWorkload"), "container", "a node without a label would become something that nobody chose"),
     (("daemonsets", "updateStrategy"), "OnDelete", "an update would restart vfio-manager and vgpu-manager under running VMs"),
     (("ccManager", "enabled"), False, "the sandbox validator would wait for confidential computing on nodes that are capable of it"),
 )
 
+#: Path, and the values that the chart knows for it; None is the chart's default (NVIDIA/gpu-operator v26.7.0, api/nvidia/v1).
+#: The mode ``kata`` is left out: its devices are none that KubeVirt could use.
+ENUMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("sandboxWorkloads", "mode"), ("kubevirt",)),
+    (("ccManager", "defaultMode"), ("on", "off", "devtools")),
+    (("driver", "kernelModuleType"), ("auto", "open", "proprietary")),
+)
+
+#: What the chart needs of the vGPU manager's image, and the variable that gives it.
+_IMAGE = {"repository": "gpufleet_registry", "image": "gpufleet_operator_values", "version": "gpufleet_vgpu_version"}
+
 
 def operator_values(intents: t.Iterable[t.Mapping[str, t.Any]], options: t.Mapping[str, t.Any] | None = None) -> Values:
     """The values. ``options``: ``registry, vgpu_version, pull_secret, values, present``. Raises ValueError for what cannot be."""
     options = options or {}
+    intents = list(intents)
     own = _plain(options.get("values") or {})
-    for key in own:
+    hosts = sorted(str(intent["host"]) for intent in intents if intent["workload"] == "vm-vgpu")
+    base = _base(bool(hosts), options)
+    _check_keys(own, base)
+    wanted = merged(base, own)
+    for path, value, why in MUST_KEEP:
+        found = _at(wanted, path)
+        # Null too would undo it: Helm takes a null as "forget this key". And 1 is no true to a chart's schema.
+        if type(found) is not type(value) or found != value:
+            raise ValueError(f"gpufleet_operator_values: {'.'.join(path)} must stay {value!r}, not {found!r}: {why}")
+    for path, allowed in ENUMS:
+        found = _at(wanted, path)
+        if found is not None and found not in allowed:
+            raise ValueError(f"gpufleet_operator_values: {'.'.join(path)} can be {' or '.join(allowed)}, not {found!r}")
+    _check_vgpu_manager(hosts, wanted["vgpuManager"])
+    present = options.get("present")
+    if present:
+        # A limited run decides for its part of the fleet only: what the release has, stays; what it lacks, comes.
+        kept = merged(wanted, _plain(present))
+        _check_present(intents, kept)
+        return kept
+    return wanted
+
+
+def _check_present(intents: list[t.Mapping[str, t.Any]], kept: Values) -> None:
+    """Would the hosts of a limited run ever work under the values that the release keeps?"""
+    needs = {"vm-passthrough": ["sandboxWorkloads"], "vm-vgpu": ["sandboxWorkloads", "vgpuManager"]}
+    for intent in intents:
+        off = [key for key in needs.get(intent["workload"], []) if _at(kept, (key, "enabled")) is not True]
+        if off and intent.get("limited") and intent.get("state") == "wanted":
+            raise ValueError(
+                f"{intent['host']}: as {intent['workload']} it needs {' and '.join(f'{key}.enabled' for key in off)}, which the release has "
+                f"turned off, and a run of a part of the fleet keeps the release's values. Run site.yml once without --limit"
+            )
+
+
+def _check_keys(own: t.Any, base: Values) -> None:
+    if not isinstance(own, dict):
+        raise ValueError(f"gpufleet_operator_values: Helm values are a mapping, not {own!r}")
+    for key, value in own.items():
         if key not in CHART_KEYS:
             near = ", ".join(difflib.get_close_matches(str(key), sorted(CHART_KEYS), n=2))
             hint = f" (nearest: {near})" if near else ""
             raise ValueError(f"gpufleet_operator_values: the chart has no key {key!r}{hint}, and would ignore it")
-    wanted = merged(_base(list(intents), options), own)
-    for path, value, why in MUST_KEEP:
-        given = _at(own, path)
-        if given is not None and given != value:
-            raise ValueError(f"gpufleet_operator_values: {'.'.join(path)} must stay {value!r}, not {given!r}: {why}")
-    present = options.get("present")
-    if present:
-        # A limited run decides for its part of the fleet only: what the release has, stays; what it lacks, comes.
-        return merged(wanted, _plain(present))
-    return wanted
+        if key in base and not isinstance(value, dict):
+            raise ValueError(f"gpufleet_operator_values: {key} is a mapping, not {value!r}")
 
 
-def _base(intents: list[t.Mapping[str, t.Any]], options: t.Mapping[str, t.Any]) -> Values:
+def _check_vgpu_manager(hosts: list[str], manager: t.Mapping[str, t.Any]) -> None:
+    if hosts and manager.get("enabled") is not True:
+        raise ValueError(
+            f"gpufleet_operator_values: vgpuManager.enabled must stay True, not {manager.get('enabled')!r}: "
+            f"without it {', '.join(hosts)} would get no vGPU"
+        )
+    missing = [variable for key, variable in _IMAGE.items() if not manager.get(key)] if manager.get("enabled") else []
+    if missing:
+        who = ", ".join(hosts) or "gpufleet_operator_values: vgpuManager"
+        are = "is" if len(missing) == 1 else "are"
+        raise ValueError(
+            f"{who}: vGPU needs the vGPU manager image of a private registry, and {' and '.join(missing)} {are} not set. "
+            f"The chart wants repository, image and version together"
+        )
+
+
+def _base(vgpu: bool, options: t.Mapping[str, t.Any]) -> Values:
     values: Values = {
         "sandboxWorkloads": {"enabled": True, "defaultWorkload": "container"},
         "daemonsets": {"updateStrategy": "OnDelete"},
         "ccManager": {"enabled": False},
         "vgpuManager": {"enabled": False},
     }
-    hosts = sorted(str(intent["host"]) for intent in intents if intent["workload"] == "vm-vgpu")
-    if hosts:
-        needed = {"gpufleet_registry": options.get("registry"), "gpufleet_vgpu_version": options.get("vgpu_version")}
-        missing = [name for name, value in needed.items() if not value]
-        given = _at(options.get("values") or {}, ("vgpuManager",)) or {}
-        if missing and not (given.get("repository") and given.get("version")):
-            raise ValueError(
-                f"{', '.join(hosts)}: vGPU needs the vGPU manager image of a private registry, and {' and '.join(missing)} is not set"
-            )
+    if vgpu:
         values["vgpuManager"] = {
             "enabled": True,
             "repository": str(options.get("registry") or ""),
@@ -101,4 +151,7 @@ def _plain(value: t.Any) -> t.Any:
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
+    for kind in (str, bool, int, float):
+        if isinstance(value, kind):
+            return kind(value)
     return value

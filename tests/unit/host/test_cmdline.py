@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ wishes = st.lists(st.sampled_from(["intel_iommu=on", "iommu=pt", "console=ttyS1"
         ("quiet", "quiet", True),
         ("quiet=1", "quiet", False),
         ("", "quiet", False),
+        ('ro "dyndbg=file a.c +p"', 'dyndbg="file a.c +p"', True),  # as GRUB hands it to the kernel
     ],
 )
 def test_arguments_are_compared_as_parsed(line: str, wanted: str, expected: bool) -> None:
@@ -48,7 +50,9 @@ def test_quotes_keep_blanks_together() -> None:
     assert _cmdline.split('ro dyndbg="file a.c +p" quiet') == ["ro", 'dyndbg="file a.c +p"', "quiet"]
 
 
-@pytest.mark.parametrize("token", ["a b", "", "=x", 'a="b', "a=$(reboot)", "a=`reboot`", "a='b'", "a=b\n"])
+@pytest.mark.parametrize(
+    "token", ["a b", "", "=x", 'a="b', "a=$(reboot)", "a=`reboot`", "a='b'", "a=b\n", "a=b;reboot", "a=b|c", "a=\u00e9"]
+)
 def test_what_is_no_single_argument_is_refused(token: str) -> None:
     assert _cmdline.problem(token)
 
@@ -65,6 +69,44 @@ def test_what_is_added_does_what_is_wanted_and_adding_again_adds_nothing(line: l
 def test_removing_keeps_every_other_argument_in_its_place(line: list[str], unwanted: list[str]) -> None:
     left = _cmdline.split(_cmdline.without(" ".join(line), unwanted))
     assert left == [token for token in line if token not in unwanted]
+
+
+@given(st.text(alphabet=' \tab"=', max_size=20), st.lists(st.sampled_from(["a", "b", "a=b", "ab"]), max_size=2))
+def test_removing_leaves_the_spelling_of_the_rest(line: str, unwanted: list[str]) -> None:
+    left = _cmdline.without(line, unwanted)
+    if not set(unwanted) & set(_cmdline.split(line)):
+        assert left == line
+    if line[:1] == " " and _cmdline.split(left):
+        assert left[:1] == " "  # what stands before may be put right in front of it
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted", "expected"),
+    [
+        ("iommu=off", ["intel_iommu=on"], ["iommu=off"]),
+        ("iommu=pt,off", ["intel_iommu=on"], ["iommu=pt,off"]),
+        ("amd_iommu=off", ["iommu=pt"], ["amd_iommu=off"]),
+        ("amd_iommu=off", ["intel_iommu=on"], []),
+        ("intel_iommu=off", ["intel_iommu=on"], []),  # the last word wins
+        ("iommu=off", ["iommu=off"], []),
+        ("iommu=off", ["quiet"], []),
+    ],
+)
+def test_words_that_nothing_takes_back(line: str, wanted: list[str], expected: list[str]) -> None:
+    assert _cmdline.undoing(_cmdline.split(line), wanted) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (["intel_iommu=on", "intel_iommu=on,sm_on"], []),
+        (["intel_iommu=on,sm_on", "intel_iommu=on"], []),
+        (["console=tty0", "console=ttyS0"], []),
+        (["intel_iommu=on", "intel_iommu=sm_on"], ["intel_iommu=on"]),
+    ],
+)
+def test_wishes_that_contradict_each_other_are_found(wanted: list[str], expected: list[str]) -> None:
+    assert _cmdline.contradictions(wanted) == expected
 
 
 @pytest.fixture
@@ -100,7 +142,8 @@ def quoted(words: list[str]) -> str:
 
 def test_our_reading_of_grubs_files_is_the_shells(root: Path) -> None:
     (root / "etc/default/grub.d/50-cloud.cfg").write_text(
-        'GRUB_CMDLINE_LINUX_DEFAULT="console=ttyS1"  # a comment\nGRUB_CMDLINE_LINUX_DEFAULT="${GRUB_CMDLINE_LINUX_DEFAULT} $GRUB_CMDLINE_LINUX x=\\"1 2\\""\n'
+        'GRUB_CMDLINE_LINUX_DEFAULT="console=ttyS1"  # a comment\n'
+        'GRUB_CMDLINE_LINUX_DEFAULT="${GRUB_CMDLINE_LINUX_DEFAULT} $GRUB_CMDLINE_LINUX x=\\"1 2\\""\n'
         "GRUB_TIMEOUT=`echo 1`\nexport GRUB_CMDLINE_LINUX=plain\n#GRUB_CMDLINE_LINUX=no\n"
     )
     ours = _grub.line_of(_grub.read(Host(str(root))).texts)
@@ -115,6 +158,7 @@ def test_our_reading_of_grubs_files_is_the_shells(root: Path) -> None:
         'GRUB_CMDLINE_LINUX="`cat /x`"',
         "if true; then GRUB_CMDLINE_LINUX=a; fi",
         'GRUB_CMDLINE_LINUX="$OTHER"',
+        'GRUB_CMDLINE_LINUX+=" a"',  # the shell that reads it may not know +=
     ],
 )
 def test_what_only_a_shell_can_work_out_is_refused_by_line(root: Path, run_module, line: str) -> None:
@@ -169,7 +213,7 @@ def test_a_word_that_nothing_takes_back_is_named_with_file_and_line(root: Path, 
     arguments = {"host_root": str(root), "present": ["intel_iommu=on"]}
     result = run_module("kernel_cmdline", arguments)
     assert result["failed"]
-    number = [i for i, line in enumerate(main.read_text().splitlines(), 1) if "iommu=off" in line and "DEFAULT" in line][0]
+    number = next(i for i, line in enumerate(main.read_text().splitlines(), 1) if "iommu=off" in line and "DEFAULT" in line)
     assert f"/etc/default/grub line {number}" in result["msg"]
     assert not (root / DROP_IN).exists()
     mended = run_module("kernel_cmdline", {**arguments, "absent": ["iommu=off"]})
@@ -215,9 +259,112 @@ def test_other_boot_loaders_are_refused_with_what_to_do(
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"present": ["a b"]}, {"present": ["iommu=pt"], "absent": ["iommu=pt"]}, {"host_root": "/no/such/root"}]
+    "arguments",
+    [
+        {"present": ["a b"]},
+        {"present": ["iommu=pt"], "absent": ["iommu=pt"]},
+        {"present": ["intel_iommu=on", "intel_iommu=sm_on"]},
+        {"host_root": "/no/such/root"},
+    ],
 )
 def test_bad_input_is_refused(run_module, arguments) -> None:
     result = run_module("kernel_cmdline", arguments)
     assert result["failed"]
     assert "Traceback" not in result["msg"]
+
+
+def test_a_host_that_is_asked_for_nothing_is_left_alone_whatever_its_files_say(root: Path, run_module) -> None:
+    (root / "etc/default/grub").write_text('GRUB_CMDLINE_LINUX="$(cat /x)"\n')
+    (root / "boot/grub/grub.cfg").write_text("blscfg\n")
+    result = run_module("kernel_cmdline", {"host_root": str(root)})
+    assert (result["failed"], result["changed"], result["reboot_required"], result["pending"]) == (False, False, False, [])
+    assert not _grub.make_plan(_grub.read(Host(str(root))), [], [], True).changes
+
+
+def test_files_that_only_a_shell_works_out_do_for_who_set_the_arguments_himself(root: Path, run_module) -> None:
+    (root / "etc/default/grub").write_text('GRUB_CMDLINE_LINUX="$(cat /x)"\n')
+    (root / "boot/grub/grub.cfg").write_text("\tlinux\t/boot/vmlinuz-1 ro intel_iommu=on\n")
+    result = run_module("kernel_cmdline", {"host_root": str(root), "present": ["intel_iommu=on"]})
+    assert (result["failed"], result["changed"], result["configured"]) == (False, False, None)
+    assert "only a shell" in json.dumps(result["warnings"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'if [ -e /x ]; then\n  GRUB_CMDLINE_LINUX="a"\nfi\n',
+        'for i in 1 2; do\nGRUB_CMDLINE_LINUX="a"\ndone\n',
+        '[ -e /x ] && {\nGRUB_CMDLINE_LINUX="a"\n}\n',
+    ],
+)
+def test_an_assignment_that_may_not_be_run_is_not_taken_for_one_that_is(text: str) -> None:
+    with pytest.raises(_grub.NotComputable, match="line 2"):
+        _grub.line_of({_grub.MAIN: text})
+
+
+def test_an_assignment_after_a_condition_counts() -> None:
+    text = 'if [ -e /x ]; then\n  OTHER=1\nfi\nif true; then OTHER=2; fi\nGRUB_CMDLINE_LINUX="a"\n'
+    assert _grub.line_of({_grub.MAIN: text}) == ["a"]
+
+
+def test_a_quoted_argument_can_be_removed(root: Path, run_module) -> None:
+    result = run_module("kernel_cmdline", {"host_root": str(root), "absent": ['ro_key="a b"']})
+    assert not result["failed"], result
+    assert 'GRUB_CMDLINE_LINUX="intel_iommu=off"\n' in (root / "etc/default/grub").read_text()
+
+
+def test_entries_of_other_systems_do_not_count() -> None:
+    own = "### BEGIN /etc/grub.d/10_linux ###\n\tlinux\t/boot/vmlinuz-1 ro intel_iommu=on\n### END /etc/grub.d/10_linux ###\n"
+    others = "### BEGIN /etc/grub.d/20_memtest86+ ###\n\tlinux16\t/boot/memtest86+.bin\n### END /etc/grub.d/20_memtest86+ ###\n"
+    assert _grub.generated_has(_grub.Files({}, own + others), ["intel_iommu=on"], [])
+    assert not _grub.generated_has(_grub.Files({}, own.replace("=on", "=off") + others), ["intel_iommu=on"], [])
+    assert not _grub.generated_has(_grub.Files({}, own.replace("ro ", "ro iommu=off ")), ["intel_iommu=on"], [])
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ({_grub.MAIN: "GRUB_DEFAULT=0\n"}, "6.1"),
+        ({_grub.MAIN: ""}, "6.1"),
+        ({_grub.MAIN: "GRUB_DEFAULT=0\n", "/etc/default/grub.d/x.cfg": 'GRUB_DEFAULT="saved"\n'}, None),
+    ],
+)
+def test_the_next_kernel_is_only_named_where_it_can_be_told(texts: dict[str, str], expected: str | None) -> None:
+    assert _grub.next_kernel(_grub.Files(texts, "linux /boot/vmlinuz-6.1 ro\nlinux /boot/vmlinuz-5.9 ro\n")) == expected
+
+
+def test_another_kernel_with_the_next_boot_is_said(root: Path, run_module) -> None:
+    assert run_module("kernel_cmdline", {"host_root": str(root)})["kernel_change"] is None
+    config = root / "boot/grub/grub.cfg"
+    config.write_text(config.read_text().replace(tree.KERNEL, "5.15.0-999-generic"))
+    assert run_module("kernel_cmdline", {"host_root": str(root)})["kernel_change"] == "5.15.0-999-generic"
+
+
+@pytest.mark.parametrize("kernel", ["/boot/vmlinuz-1", "/vmlinuz-1", "/@/boot/vmlinuz-1"])
+def test_the_files_of_the_first_entry_must_be_there(tmp_path: Path, kernel: str) -> None:
+    (tmp_path / "boot").mkdir()
+    (tmp_path / "boot/vmlinuz-1").touch()
+    (tmp_path / "boot/ucode.img").touch()
+    host = Host(str(tmp_path))
+    files = _grub.Files({}, f"\tlinux\t{kernel} ro\n\tinitrd\t/boot/ucode.img /boot/initrd.img-1\n")
+    assert [problem.target for problem in _grub.default_entry_problems(host, files)] == ["file /boot/initrd.img-1"]
+    (tmp_path / "boot/initrd.img-1").touch()
+    assert not _grub.default_entry_problems(host, files)
+    assert _grub.default_entry_problems(host, _grub.Files({}, ""))
+
+
+def test_a_reboot_is_due_while_the_running_kernel_has_a_word_that_nothing_takes_back(root: Path, run_module) -> None:
+    (root / "proc/cmdline").write_text("ro iommu=off intel_iommu=on\n")
+    assert run_module("kernel_cmdline", {"host_root": str(root), "present": ["intel_iommu=on"]})["reboot_required"]
+
+
+def test_systemd_boot_is_recognised_beside_grubs_files(root: Path) -> None:
+    variable = root / "sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+    for name, kind in (("GRUB 2.12", "grub"), ("systemd-boot 252", "systemd_boot")):
+        variable.write_bytes(bytes([6, 0, 0, 0]) + f"{name}\0".encode("utf-16-le"))
+        assert _bootloader.provider(Host(str(root))) == kind
+
+
+def test_files_of_grub_without_debians_generator_are_not_written(root: Path) -> None:
+    (root / "usr/sbin/update-grub").unlink()
+    assert _bootloader.provider(Host(str(root))) == "unknown"

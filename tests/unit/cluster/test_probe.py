@@ -1,0 +1,320 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+import pytest
+from fake_api import FakeApi, Fault, Request
+from gpu_objects import A10, VGPU, Clock, Json, launcher, node
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _probe
+from ansible_collections.gpufleet.kubevirt.plugins.modules import gpu_vm_probe
+
+MODULE = "gpu_vm_probe"
+NAMESPACE = "/api/v1/namespaces/gpufleet-probe"
+INSTANCES = "/apis/kubevirt.io/v1/namespaces/gpufleet-probe/virtualmachineinstances"
+KUBEVIRT = "/apis/kubevirt.io/v1/namespaces/kubevirt/kubevirts/kubevirt"
+UNLISTED = "example.com/NOT_LISTED"
+
+
+class KubeVirt:
+    """What virt-controller, the scheduler and the kubelet make of a VM: ``outcome`` says which of them stops it, if any."""
+
+    def __init__(self, api: FakeApi) -> None:
+        self.api = api
+        self.outcome = "runs"
+        self.made: list[Json] = []
+        self.clock: Clock | None = None
+        api.prune = self.on_store
+        self.get = api._get
+        api._get = self.on_get  # type: ignore[method-assign]
+        api.before_write = self.on_write
+        for number in (0, 1):
+            api.add(f"/api/v1/nodes/gpu{number}", node(f"gpu{number}", {"kubernetes.io/hostname": f"host{number}"}, {A10: 2}))
+        # A VM of somebody else, so that the kind is served.
+        api.add("/apis/kubevirt.io/v1/namespaces/other/virtualmachineinstances/theirs", {"spec": {"domain": {"devices": {}}}})
+        self.permit(A10)
+        api.add("/api/v1/namespaces/default")
+
+    def permit(self, *names: str) -> None:
+        listed = {"pciHostDevices": [{"pciVendorSelector": "10DE:2236", "resourceName": name} for name in names]}
+        self.api.add(KUBEVIRT, {"spec": {"configuration": {"permittedHostDevices": listed}}})
+
+    def permitted(self) -> list[str]:
+        entries = self.api.objects[KUBEVIRT]["spec"]["configuration"]["permittedHostDevices"]["pciHostDevices"]
+        return [entry["resourceName"] for entry in entries]
+
+    def on_get(self, request: Request) -> tuple[int, Json]:
+        """A kind that is served has an empty list where there is none of it."""
+        status, answer = self.get(request)
+        return (200, {"items": [], "metadata": {}}) if status == 404 and request.path == INSTANCES else (status, answer)
+
+    def on_store(self, path: str, item: Json) -> None:
+        if path.startswith(f"{INSTANCES}/") and "creationTimestamp" not in item["metadata"]:
+            item["metadata"]["creationTimestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            self.made.append(item)
+            self.control(item)
+
+    def control(self, vm: Json) -> None:
+        name, device = vm["metadata"]["name"], vm["spec"]["domain"]["devices"]["gpus"][0]["deviceName"]
+        if device not in self.permitted():
+            message = f"failed to render launch manifest: GPU {device} is not permitted in permittedHostDevices configuration"
+            vm["status"] = {"phase": "Pending", "conditions": [{"type": "Synchronized", "status": "False", "message": message}]}
+            return
+        host = (vm["spec"].get("nodeSelector") or {}).get("kubernetes.io/hostname", "host0")
+        on = next((n for n in ("gpu0", "gpu1") if host == n.replace("gpu", "host")), None)
+        pod = launcher(name, on, {device: "1"}, "gpufleet-probe")
+        pod["metadata"]["labels"]["kubevirt.io/created-by"] = vm["metadata"]["uid"]
+        vm["status"] = {"phase": "Scheduled"}
+        if on is None or self.outcome == "no place":
+            vm["status"]["phase"] = "Scheduling"
+            pod["spec"]["nodeName"] = None
+            condition = {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": f"0/2 nodes: 2 Insufficient {device}.",
+            }
+            pod["status"] = {"phase": "Pending", "conditions": [condition]}
+        elif self.outcome == "pulls":
+            vm["status"]["phase"] = "Scheduling"
+            pod["status"] = {"phase": "Pending"}
+        elif self.outcome == "kubelet refuses":
+            vm["status"]["phase"] = "Scheduling"
+            pod["status"] = {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "unhealthy devices"}
+        self.api.add(f"{NAMESPACE}/pods/{pod['metadata']['name']}", pod)
+
+    def on_write(self, request: Request) -> None:
+        if request.method == "DELETE" and request.path.startswith(f"{INSTANCES}/"):
+            name = request.path.rpartition("/")[2]
+            self.api.objects.pop(f"{NAMESPACE}/pods/virt-launcher-{name}-x", None)
+
+    def left(self) -> list[str]:
+        return [path for path in self.api.objects if "gpufleet-probe" in path]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(gpu_vm_probe, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def kubevirt(api: FakeApi, clock: Clock) -> KubeVirt:
+    return KubeVirt(api)
+
+
+def arguments(kubevirt: KubeVirt, *resources: Json, **more: t.Any) -> Json:
+    # Ansible hides secrets in results wherever they appear: "test" would also go from "not tested".
+    return {**kubevirt.api.params, "api_key": "a secret of its own", "resources": list(resources), **more}
+
+
+def test_a_vm_with_a_place_proves_the_device_and_nothing_is_left(kubevirt: KubeVirt, run_module) -> None:
+    done = run_module(MODULE, arguments(kubevirt, {"name": A10, "node": "gpu1"}, {"name": UNLISTED, "expect": "denied"}))
+    assert not done["failed"], done["msg"]
+    assert not done["changed"]
+    proven, denied = done["results"]
+    assert (proven["name"], proven["verdict"], proven["node"]) == (A10, "proven", "gpu1")
+    assert denied["verdict"] == "denied"
+    assert f"GPU {UNLISTED} is not permitted" in denied["explanation"]
+    assert f"permitted are {A10}" in denied["explanation"]
+    assert kubevirt.made[0]["spec"]["nodeSelector"] == {"kubernetes.io/hostname": "host1"}
+    assert kubevirt.made[0]["spec"]["domain"]["devices"]["gpus"] == [{"name": "probe", "deviceName": A10}]
+    assert kubevirt.left() == []
+
+
+def test_a_namespace_that_was_there_stays(kubevirt: KubeVirt, run_module) -> None:
+    kubevirt.api.add(NAMESPACE)
+    assert not run_module(MODULE, arguments(kubevirt, {"name": A10}))["failed"]
+    assert kubevirt.left() == [NAMESPACE]
+
+
+def test_a_device_in_use_is_not_tested_and_that_is_no_failure(kubevirt: KubeVirt, run_module) -> None:
+    for vm in ("v", "w"):
+        kubevirt.api.add(f"/api/v1/namespaces/ml/pods/{vm}", launcher(vm, "gpu1", {A10: "1"}))
+    done = run_module(MODULE, arguments(kubevirt, {"name": A10, "node": "gpu1"}))
+    assert not done["failed"]
+    assert done["results"][0]["verdict"] == "not tested"
+    assert "all 2 on node gpu1 are in use by ml/v, ml/w" in done["results"][0]["explanation"]
+    assert not kubevirt.api.written
+
+
+@pytest.mark.parametrize(
+    ("outcome", "resource", "words", "seconds"),
+    [
+        pytest.param("runs", {"name": VGPU}, f"{VGPU}: not advertised by any node; gpu0 has {A10}: 2", 0, id="nobody has it"),
+        pytest.param("runs", {"name": A10, "node": "gpu7"}, "there is no node gpu7", 0, id="no such node"),
+        pytest.param("runs", {"name": A10, "expect": "denied"}, "expected denied", 0, id="permitted, and should not be"),
+        pytest.param("no place", {"name": A10}, f"Insufficient {A10}. (gpu0 has {A10}: 2; gpu1 has {A10}: 2)", 300, id="no place"),
+        pytest.param("kubelet refuses", {"name": A10}, "failed on gpu0: UnexpectedAdmissionError: unhealthy devices", 0, id="kubelet"),
+    ],
+)
+def test_what_is_not_as_expected_is_explained(
+    kubevirt: KubeVirt, run_module, clock: Clock, outcome: str, resource: Json, words: str, seconds: int
+) -> None:
+    kubevirt.outcome = outcome
+    done = run_module(MODULE, arguments(kubevirt, resource))
+    assert done["failed"]
+    assert words in done["msg"]
+    assert clock.now - 1000 == pytest.approx(seconds, abs=2)
+    assert kubevirt.left() == []
+
+
+def test_a_slow_image_is_no_failure(kubevirt: KubeVirt, run_module, clock: Clock) -> None:
+    kubevirt.outcome = "pulls"
+    done = run_module(MODULE, arguments(kubevirt, {"name": A10}))
+    assert done["results"][0]["verdict"] == "proven"
+    assert "did not start within" in done["results"][0]["explanation"]
+    assert clock.now - 1000 == pytest.approx(_probe.BOUND_SECONDS, abs=2)
+
+
+def test_a_permit_may_take_a_moment_to_arrive(kubevirt: KubeVirt, run_module, clock: Clock) -> None:
+    kubevirt.permit()
+
+    def arrive() -> None:
+        if clock.now > 1010 and not kubevirt.permitted():
+            kubevirt.permit(A10)
+            kubevirt.control(kubevirt.made[0])
+
+    clock.on_sleep = arrive
+    done = run_module(MODULE, arguments(kubevirt, {"name": A10}))
+    assert done["results"][0]["verdict"] == "proven"
+
+
+def test_a_device_that_stays_refused_says_what_to_add(kubevirt: KubeVirt, run_module, clock: Clock) -> None:
+    kubevirt.permit("nvidia.com/OTHER")
+    done = run_module(MODULE, arguments(kubevirt, {"name": A10}))
+    assert done["failed"]
+    assert f"permitted are nvidia.com/OTHER; a VM may use it once permittedHostDevices has an entry with resourceName {A10}" in done["msg"]
+    assert clock.now - 1000 == pytest.approx(_probe.PERMIT_SECONDS, abs=2)
+
+
+def test_without_a_list_nothing_is_refused(kubevirt: KubeVirt, run_module) -> None:
+    kubevirt.api.add(KUBEVIRT, {"spec": {"configuration": {}}})
+    done = run_module(MODULE, arguments(kubevirt, {"name": UNLISTED, "expect": "denied"}))
+    assert done["failed"]
+    assert "no list of permitted devices" in done["msg"]
+    assert not kubevirt.made
+
+
+def test_a_vm_that_is_not_admitted_is_quoted_and_the_others_go_on(kubevirt: KubeVirt, run_module) -> None:
+    fault = Fault(422, 1, lambda request: request.method == "POST" and "virtualmachineinstances" in request.path, message="webhook says no")
+    kubevirt.api.faults.append(fault)
+    done = run_module(MODULE, arguments(kubevirt, {"name": A10}, {"name": A10}))
+    assert done["failed"]
+    assert [result["verdict"] for result in done["results"]] == ["failed", "proven"]
+    assert "webhook says no" in done["results"][0]["explanation"]
+    assert kubevirt.left() == []
+
+
+def test_a_failure_in_the_middle_leaves_nothing_behind(kubevirt: KubeVirt, run_module) -> None:
+    def when(request: Request) -> bool:
+        return request.method == "GET" and request.path == f"{NAMESPACE}/pods" and bool(kubevirt.made)
+
+    kubevirt.api.faults.append(Fault(403, 1, when, reason="Forbidden", message="no pods for you"))
+    done = run_module(MODULE, arguments(kubevirt, {"name": A10}))
+    assert done["failed"]
+    assert "no pods for you" in done["msg"]
+    assert kubevirt.left() == []
+
+
+@pytest.mark.parametrize(("age", "goes"), [(10_000, True), (10, False)], ids=["killed long ago", "another run's"])
+def test_only_what_a_killed_run_left_is_removed(kubevirt: KubeVirt, run_module, age: int, goes: bool) -> None:
+    made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - age))
+    kubevirt.api.add(NAMESPACE, {"metadata": {"annotations": {_probe.NAMESPACE_NOTE: "true"}}})
+    old = {"metadata": {"labels": {_probe.LABEL: "true"}, "creationTimestamp": made}, "spec": {"domain": {"devices": {}}}}
+    kubevirt.api.add(f"{INSTANCES}/probe-0-old", old)
+    kubevirt.api.add(f"{NAMESPACE}/pods/virt-launcher-probe-0-old-x", launcher("probe-0-old", "gpu0", {A10: "2"}, "gpufleet-probe"))
+    done = run_module(MODULE, arguments(kubevirt, {"name": A10, "node": "gpu0"}))
+    # What a killed run left does not count as in use; what another run holds does.
+    assert done["results"][0]["verdict"] == ("proven" if goes else "not tested")
+    assert (kubevirt.left() == []) is goes
+
+
+def test_a_vm_that_does_not_go_is_reported(kubevirt: KubeVirt, run_module) -> None:
+    kubevirt.api.faults.append(Fault(200, 99, lambda request: request.method == "DELETE"))
+    done = run_module(MODULE, arguments(kubevirt, {"name": A10}))
+    assert not done["failed"]
+    assert "do not go away" in str(done["warnings"])
+
+
+def test_a_cluster_without_kubevirt_is_named(api: FakeApi, run_module) -> None:
+    api.add("/api/v1/nodes/gpu0", node("gpu0", None, {A10: 2}))
+    done = run_module(MODULE, {**api.params, "resources": [{"name": A10}]})
+    assert done["failed"]
+    assert "no KubeVirt" in done["msg"]
+
+
+def test_check_mode_says_what_it_would_prove(kubevirt: KubeVirt, run_module) -> None:
+    done = run_module(MODULE, arguments(kubevirt, {"name": A10}), check=True)
+    assert (done["failed"], done["changed"], done["results"]) == (False, False, [])
+    assert A10 in done["msg"]
+    assert not kubevirt.api.requests
+
+
+@pytest.mark.parametrize("name", ["A10", "nvidia.com/", "nvidia.com/A 10", "nvidia/A10"])
+def test_a_malformed_resource_is_refused_before_anything_is_read(kubevirt: KubeVirt, run_module, name: str) -> None:
+    done = run_module(MODULE, arguments(kubevirt, {"name": name}))
+    assert done["failed"]
+    assert "is no resource name" in done["msg"]
+    assert not kubevirt.api.requests
+
+
+# ------------------------------------------------------------------ the pure parts
+
+
+@pytest.mark.parametrize(
+    ("expect", "verdict", "wrong"),
+    [
+        ("scheduled", "proven", False),
+        ("scheduled", "denied", True),
+        ("scheduled", "failed", True),
+        ("scheduled", "not tested", False),
+        ("denied", "denied", False),
+        ("denied", "proven", True),
+        ("denied", "failed", True),
+    ],
+)
+def test_a_verdict_contradicts_what_was_expected_or_not(expect: str, verdict: str, wrong: bool) -> None:
+    assert _probe.contradicts(_probe.Probe(A10, None, expect), _probe.Verdict(verdict, "")) is wrong
+
+
+@pytest.mark.parametrize(
+    ("permitted", "names"),
+    [
+        (None, None),
+        ({}, []),
+        ({"pciHostDevices": [{"resourceName": "b/x"}], "mediatedDevices": [{"resourceName": "a/x"}], "usb": None}, ["a/x", "b/x"]),
+    ],
+)
+def test_no_list_is_not_an_empty_list(permitted: Json | None, names: list[str] | None) -> None:
+    assert _probe.permitted_names(permitted) == names
+
+
+def test_a_node_that_holds_more_than_it_offers_takes_nothing_from_others() -> None:
+    use = {"namespace": "ml", "vmi": "v", "pod": "p", "count": 5}
+    nodes = [{"name": "a", "allocatable": {A10: 1}, "used": {A10: [use]}}, {"name": "b", "allocatable": {A10: 2}, "used": {}}]
+    assert _probe.free(_probe.Probe(A10, None, "scheduled"), nodes) == (2, 3, ["ml/v"])
+
+
+VERDICTS = st.builds(
+    _probe.Verdict, st.sampled_from(["waiting", "denied", "proven", "failed"]), st.just("why"), st.sampled_from([None, "a"])
+)
+
+
+@given(VERDICTS, st.sampled_from(["scheduled", "denied"]), st.floats(0, 600), st.none() | st.floats(0, 600), st.floats(1, 300))
+def test_there_is_a_verdict_when_time_is_up(
+    verdict: _probe.Verdict, expect: str, seconds: float, bound: float | None, timeout: float
+) -> None:
+    aged = _probe.aged(_probe.Probe(A10, None, expect), verdict, seconds, bound, timeout)
+    if seconds >= timeout:
+        assert aged.verdict != "waiting"
+    if aged.verdict == "proven" and verdict.verdict != "proven":
+        assert verdict.node
