@@ -9,7 +9,7 @@ import json
 import typing as t
 
 import pytest
-from ansible.module_utils.common import warnings
+from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 
 Result = dict[str, t.Any]
@@ -20,19 +20,23 @@ class RunModule(t.Protocol):
 
 
 @pytest.fixture
-def run_module(capsys: pytest.CaptureFixture[str]) -> RunModule:
+def run_module(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> RunModule:
     """Run a module of this collection through its ``main()``, as Ansible does; its result, with ``failed`` always there."""
 
     def run(name: str, params: dict[str, t.Any] | None = None, check: bool = False, diff: bool = False) -> Result:
         module = importlib.import_module(f"ansible_collections.gpufleet.kubevirt.plugins.modules.{name}")
         capsys.readouterr()
-        warnings._global_warnings.clear()  # a module process starts without any
+        # Ansible keeps warnings per process, and in a process that has loaded its controller part it prints them instead.
+        warned: list[str] = []
+        monkeypatch.setattr(AnsibleModule, "warn", lambda self, warning, **kwargs: warned.append(str(warning)))
         arguments = {**(params or {}), "_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_remote_tmp": "/tmp"}
         with patch_module_args(arguments), pytest.raises(SystemExit):
             module.main()
         printed = capsys.readouterr().out
         result: Result = json.loads(printed.strip().splitlines()[-1])
         result.setdefault("failed", False)
+        if warned:
+            result["warnings"] = warned
         return result
 
     return run

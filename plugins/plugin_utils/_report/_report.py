@@ -12,12 +12,14 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _operands, _wait
 
 Facts = t.Mapping[str, t.Any]
 
-#: From good to bad; the worst of all nodes is the fleet's status.
-STATES = ("ok", "foreign", "undecided", "refused", "unread", "drift")
-_GOOD = ("ok", "foreign")
+#: What a node can be. ``foreign``: in no inventory, with a decision; ``undecided``: in no inventory, without one; ``missing``: in the
+#: inventory only. The fleet is ok if every node is one of the first two.
+STATES = ("ok", "foreign", "undecided", "refused", "drift", "missing")
+_GOOD = STATES[:2]
 _WIDTH = 100
 
 
@@ -25,11 +27,11 @@ def fleet_report(fleet: Facts, intents: t.Iterable[Facts] = (), verdicts: Facts 
     """One structure for text and JSON. ``verdicts``: by host. A node's ``state`` is one of STATES."""
     by_node = {str(intent["node"]): intent for intent in intents}
     possible = {str(name) for name in fleet["possible_gpu_nodes"]}
+    nodes = {str(node["name"]): node for node in fleet["nodes"]}
     rows = []
-    for node in sorted(fleet["nodes"], key=lambda entry: str(entry["name"])):
-        name = str(node["name"])
-        if name in by_node or name in possible:
-            rows.append(_row(node, by_node.get(name), (verdicts or {}).get(str((by_node.get(name) or {}).get("host"))) or {}))
+    for name in sorted(by_node.keys() | (possible & nodes.keys())):
+        intent = by_node.get(name)
+        rows.append(_row(name, nodes.get(name), intent, (verdicts or {}).get(str((intent or {}).get("host"))) or {}))
     totals: dict[str, dict[str, int]] = {}
     for row in rows:
         for resource, count in row["allocatable"].items():
@@ -53,20 +55,21 @@ def fleet_report(fleet: Facts, intents: t.Iterable[Facts] = (), verdicts: Facts 
     }
 
 
-def _row(node: Facts, intent: Facts | None, verdict: Facts) -> dict[str, t.Any]:
+def _row(name: str, found: Facts | None, intent: Facts | None, verdict: Facts) -> dict[str, t.Any]:
+    node = found or {}
     allocatable = {str(name): int(count) for name, count in sorted((node.get("allocatable") or {}).items())}
     used = {str(name): sum(int(use["count"]) for use in uses) for name, uses in sorted((node.get("used") or {}).items())}
-    state, problems = _state(node, intent, allocatable)
+    state, problems = ("missing", ["the cluster has no such Node"]) if found is None else _state(node, intent, allocatable)
     warnings = [str(rule["problem"]) for rule in verdict.get("rules") or [] if rule.get("counts_as") == "warn"]
     return {
-        "name": str(node["name"]),
+        "name": name,
         "host": intent["host"] if intent else None,
         "workload": node.get("workload"),
         "wanted": intent["workload"] if intent else None,
         "profile": (node.get("labels") or {}).get(_names.VGPU_CONFIG_LABEL),
         "state": state,
         "ready": bool(node.get("ready")),
-        "schedulable": bool(node.get("schedulable")),
+        "schedulable": bool(node.get("schedulable")) if found is not None else None,
         "allocatable": allocatable,
         "used": used,
         "problems": problems,
@@ -94,17 +97,13 @@ def _state(node: Facts, intent: Facts | None, allocatable: dict[str, int]) -> tu
     if intent["state"] == "unread":
         # Nothing is known of the host itself in a limited run or a plain report; what the cluster shows still counts.
         return ("drift" if problems else "ok", problems)
-    problems += [_missing(expected, allocatable) for expected in intent["expect"] if not _met(expected, allocatable)]
+    # The same rule that the run waited by.
+    matched, missing = _wait.match(intent["expect"], allocatable)
+    problems += [_missing(expected, allocatable) for expected in missing]
+    extra = [resource for resource in allocatable if resource not in matched and not _operands.companion(resource)]
+    if extra and not missing:
+        problems.append(f"it also advertises {', '.join(extra)}, which nobody planned")
     return ("drift" if problems else "ok", problems)
-
-
-def _met(expected: Facts, allocatable: dict[str, int]) -> bool:
-    count = int(expected["count"])
-    if "resource" in expected:
-        return allocatable.get(str(expected["resource"]), 0) == count
-    if "vgpu_type" in expected:
-        return any(_names.plain_type(name) == expected["vgpu_type"] and found == count for name, found in allocatable.items())
-    return any(found == count and not _names.plain_type(name) and name != "nvidia.com/gpu" for name, found in allocatable.items())
 
 
 def _missing(expected: Facts, allocatable: dict[str, int]) -> str:
@@ -115,22 +114,38 @@ def _missing(expected: Facts, allocatable: dict[str, int]) -> str:
 
 def fleet_report_text(report: Facts) -> str:
     """The report for people."""
-    rows = [("NODE", "WORKLOAD", "STATE", "ADVERTISES (USED)")]
+    table: list[tuple[str, str, str, list[str]]] = [("NODE", "WORKLOAD", "STATE", ["ADVERTISES (USED)"])]
     for node in report["nodes"]:
         resources = [f"{name}: {count} ({node['used'].get(name, 0)})" for name, count in node["allocatable"].items()]
-        state = node["state"] + ("" if node["schedulable"] else ", cordoned")
-        rows.append((node["name"], node["workload"] or "-", state, ", ".join(resources) or "-"))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        state = node["state"] + (", cordoned" if node["schedulable"] is False else "")
+        table.append((node["name"], node["workload"] or "-", state, resources or ["-"]))
+    widths = [max(len(str(row[column])) for row in table) for column in range(3)]
     lines = [
         f"GPU fleet of {report['cluster']['server']}, {report['generated'] or 'now'}: {report['status']}",
         f"GPU Operator {report['operator']['version'] or 'not installed'}, KubeVirt {report['kubevirt']['version'] or 'not installed'}",
         "",
     ]
-    lines += ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows]
+    for *cells, resources in table:
+        head = "".join(f"{cell:<{width}}  " for cell, width in zip(cells, widths, strict=True))
+        for line in _filled(resources, _WIDTH - len(head)):
+            lines.append(head + line)
+            head = " " * len(head)
     notes = [f"{node['name']}: {text}" for node in report["nodes"] for text in [*node["problems"], *node["warnings"]]]
     if notes:
         lines += ["", *(line for note in notes for line in _wrapped(note))]
     return "\n".join(lines) + "\n"
+
+
+def _filled(parts: list[str], width: int) -> list[str]:
+    """The parts, separated by commas, as many per line as fit."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(part) + 3 > width:
+            lines[-1] += ","
+            lines.append(part)
+        else:
+            lines[-1] += f", {part}"
+    return lines
 
 
 def _wrapped(text: str) -> list[str]:

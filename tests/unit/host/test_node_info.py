@@ -186,7 +186,8 @@ def test_mended_firmware_takes_effect_with_the_next_boot(tmp_path: Path) -> None
 
 
 def test_pci_names_come_from_nvidias_block() -> None:
-    text = "1002  AMD\n\t2236  Other\n10de  NVIDIA Corporation\n\t2236  GA102GL [A10]\n\t\t10de 1482  A10\n\t20b5  GA100 [A100]\n1234  Next\n\t2236  Wrong\n"
+    text = "1002  AMD\n\t2236  Other\n"
+    text += "10de  NVIDIA Corporation\n\t2236  GA102GL [A10]\n\t\t10de 1482  A10\n\t20b5  GA100 [A100]\n1234  Next\n\t2236  Wrong\n"
     assert _pci.model_names(text) == {"2236": "GA102GL [A10]", "20b5": "GA100 [A100]"}
 
 
