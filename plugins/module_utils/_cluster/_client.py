@@ -93,8 +93,8 @@ def connect(module: AnsibleModule) -> Client:
         headers = _create_headers(module)
     except Exception as error:  # noqa: BLE001  a kubeconfig's contents and its credential plugins may raise anything
         module.fail_json(
-            msg=f"Connecting to the cluster: no usable credentials from {source}: {_one_line(error)}. Set gpufleet_kubeconfig (and gpufleet_context), or "
-            "K8S_AUTH_KUBECONFIG in the environment. Nothing was changed."
+            msg=f"Connecting to the cluster: no usable credentials from {source}: {_one_line(error)}. Set gpufleet_kubeconfig (and "
+            "gpufleet_context), or K8S_AUTH_KUBECONFIG in the environment. Nothing was changed."
         )
     return Client(configuration, headers, source)
 

@@ -244,7 +244,7 @@ def _fits(expected: t.Mapping[str, t.Any], name: str) -> bool:
     if expected.get("resource"):
         return bool(name == expected["resource"])
     if expected.get("vgpu_type"):
-        return _names.plain_type(name) == expected["vgpu_type"]
+        return bool(_names.plain_type(name) == expected["vgpu_type"])
     return name != CONTAINER_RESOURCE and _names.plain_type(name) is None and not _operands.companion(name)
 
 
