@@ -52,7 +52,7 @@ def install(scratch: Path) -> Path:
     copy(source)
     env.call("Building the collection archive", "ansible-galaxy", "collection", "build", "--output-path", scratch, source)
     archive = next(scratch.glob("gpufleet-kubevirt-*.tar.gz"))
-    env.call("Installing the collection archive", "ansible-galaxy", "collection", "install", "--no-deps", "-p", scratch, archive)
+    env.call("Installing the collection archive", "ansible-galaxy", "collection", "install", "--force", "--no-deps", "-p", scratch, archive)
     return scratch / "ansible_collections" / "gpufleet" / "kubevirt"
 
 
