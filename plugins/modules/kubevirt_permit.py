@@ -175,7 +175,7 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _client, _kubevirt, _permit_io
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _client, _kubevirt, _kubevirt_seen, _permit_io
 
 DOING = "Permitting devices in KubeVirt"
 TRIES = 5
@@ -183,7 +183,7 @@ TRIES = 5
 
 def request_of(params):
     def entries(kind, option):
-        return tuple(_kubevirt.Entry(kind, e["selector"], e["resource_name"], e["external"]) for e in params[option])
+        return tuple(_kubevirt_seen.Entry(kind, e["selector"], e["resource_name"], e["external"]) for e in params[option])
 
     gates = params["feature_gates"] or {}
     return _kubevirt.Request(
@@ -206,6 +206,7 @@ class Permit:
         self.client = client
         self.request = request_of(module.params)
         self.seen = None
+        self.wrote = False
 
     def observe(self):
         self.seen = _permit_io.observe(self.client, self.request, self.module.params["name"], self.module.params["namespace"])
@@ -223,6 +224,7 @@ class Permit:
                 self.client.patch(
                     _permit_io.path(self.seen.kubevirt), _kubevirt.patch(self.seen, configuration), dry_run=self.module.check_mode
                 )
+                self.wrote = not self.module.check_mode
                 return []
             except _client.ApiError as error:
                 if error.status == 403 and self.module.check_mode:
@@ -237,15 +239,12 @@ class Permit:
     apply.dry_runs = True
 
     def verify(self, seen):
-        left = self.plan(seen).changes
-        return [
-            _change.Blocker(
-                change.target,
-                "it was written, but the object does not have it: pruned by its CRD, or taken back",
-                "Look for another writer",
-            )
-            for change in left
-        ]
+        if self.wrote:
+            problem = "it was written, but the object does not have it: pruned by its CRD, or taken back"
+            remedy = "Look for another writer"
+        else:
+            problem, remedy = "not written", "It goes into the object together with the rest"
+        return [_change.Blocker(change.target, problem, remedy) for change in self.plan(seen).changes]
 
 
 def main() -> None:
@@ -288,11 +287,15 @@ def main() -> None:
             permit.observe,
             permit.plan,
             permit.apply,
-            lambda seen, plan: {"permitted": seen.configuration.get(_kubevirt.PERMITTED), "mdev_handling": _kubevirt.handling(seen)},
+            lambda seen, plan: {
+                "permitted": seen.configuration.get(_kubevirt_seen.PERMITTED),
+                "mdev_handling": _kubevirt_seen.handling(seen),
+            },
             permit.verify,
         )
     except (_client.ApiError, LookupError) as error:
-        module.fail_json(msg=f"{DOING}: {error.args[0] if isinstance(error, LookupError) else error}. Nothing was changed.")
+        done = "The change was written, and could not be read back." if permit.wrote else "Nothing was changed."
+        module.fail_json(msg=f"{DOING}: {error.args[0] if isinstance(error, LookupError) else error}. {done}", changed=permit.wrote)
 
 
 if __name__ == "__main__":

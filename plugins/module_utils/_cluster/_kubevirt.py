@@ -18,60 +18,24 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY, Blocker, Change, Plan
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _fleet
-
-Object = t.Dict[str, t.Any]
-
-PERMITTED = "permittedHostDevices"
-GATE_OFF = "DisableMDEVConfiguration"
-#: Kind of device -> name of its list and of its selector in the KubeVirt object.
-FIELDS = {"pci": ("pciHostDevices", "pciVendorSelector"), "mdev": ("mediatedDevices", "mdevNameSelector")}
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One device that VMs may use. ``kind`` is pci or mdev; ``external``: another device plugin than KubeVirt's advertises it."""
-
-    kind: str
-    selector: str
-    resource_name: str
-    external: bool = True
-
-    @property
-    def target(self) -> str:
-        return f"permit {self.kind} {self.shown_selector}"
-
-    @property
-    def shown_selector(self) -> str:
-        return _names.pci_id_key(self.selector) if self.kind == "pci" else self.selector
-
-    @property
-    def same_device(self) -> t.Tuple[str, str]:
-        key = _names.pci_id_key(self.selector) if self.kind == "pci" else _names.mdev_name_key(self.selector)
-        return self.kind, key
-
-    @property
-    def key(self) -> t.Tuple[str, str, str]:
-        return (*self.same_device, self.resource_name)
-
-    @property
-    def planned(self) -> bool:
-        return self.resource_name == KNOWN_AFTER_APPLY
-
-    def raw(self) -> Object:
-        return {FIELDS[self.kind][1]: self.shown_selector, "resourceName": self.resource_name, "externalResourceProvider": self.external}
-
-    def shown(self) -> Object:
-        return {"resource_name": self.resource_name, "external": self.external}
-
-
-def read(kind: str, raw: t.Mapping[str, t.Any]) -> Entry:
-    """An entry of the KubeVirt object."""
-    return Entry(kind, raw.get(FIELDS[kind][1]) or "", raw.get("resourceName") or "", bool(raw.get("externalResourceProvider")))
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._kubevirt_seen import (
+    FIELDS,
+    GATE_OFF,
+    PERMITTED,
+    Entry,
+    Object,
+    Seen,
+    User,
+    handling,
+    names_in,
+    read,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,33 +50,6 @@ class Request:
     gates_absent: t.Tuple[str, ...] = ()
     in_use: str = "refuse"
     adopt_in_use: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class User:
-    """A VM, VMI or instancetype that asks for devices by resource name."""
-
-    who: str
-    resources: t.FrozenSet[str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Seen:
-    """The KubeVirt object, what its CRD knows, who uses devices (None: not read), and which nodes advertise vGPUs."""
-
-    kubevirt: Object
-    has_enabled_field: bool
-    users: t.Optional[t.Tuple[User, ...]] = None
-    vgpus: t.Mapping[str, t.Tuple[str, ...]] = dataclasses.field(default_factory=dict)
-
-    @property
-    def configuration(self) -> Object:
-        return (self.kubevirt.get("spec") or {}).get("configuration") or {}
-
-    @property
-    def target(self) -> str:
-        metadata = self.kubevirt["metadata"]
-        return f"KubeVirt {metadata.get('namespace')}/{metadata['name']}"
 
 
 def request_problems(request: Request, check_mode: bool) -> t.List[Blocker]:
@@ -143,6 +80,12 @@ def request_problems(request: Request, check_mode: bool) -> t.List[Blocker]:
             found.append(
                 Blocker(entry.target, f"{entry.resource_name} is also asked for as {other.target}", "One mediated type per resource name")
             )
+    kinds = {entry.key: entry for entry in request.entries}
+    for entry in dict.fromkeys(request.entries):
+        if kinds[entry.key].external != entry.external:
+            found.append(Blocker(entry.target, f"{entry.resource_name} is asked for both as external and not", "Choose one"))
+    if request.mdev_handling != "unmanaged" and GATE_OFF in (*request.gates_present, *request.gates_absent):
+        found.append(Blocker(f"feature gate {GATE_OFF}", "mdev_handling decides about it", "Leave it out of feature_gates"))
     for gate in sorted(set(request.gates_present) & set(request.gates_absent)):
         found.append(Blocker(f"feature gate {gate}", "it is asked for and forbidden", "Choose one"))
     return found
@@ -166,10 +109,13 @@ def merged(permitted: t.Optional[Object], request: Request) -> t.Tuple[t.Optiona
     changes: t.List[Change] = []
     blockers: t.List[Blocker] = []
     if request.state == "exact":
-        wanted = {entry.key for entry in request.entries}
+        keys = {entry.key for entry in request.entries}
+        devices = {entry.same_device for entry in request.entries if entry.planned}
         prefix = request.prefix or ""
         for kind in FIELDS:
-            changes += _removed(after, kind, lambda other: other.resource_name.startswith(prefix) and other.key not in wanted)
+            changes += _removed(
+                after, kind, lambda e: e.resource_name.startswith(prefix) and e.key not in keys and e.same_device not in devices
+            )
     for entry in dict.fromkeys(request.entries):
         if request.state == "absent":
             changes += _removed(after, entry.kind, lambda other, key=entry.key: other.key == key)  # type: ignore[misc]
@@ -237,11 +183,6 @@ def _removed(after: Object, kind: str, gone: t.Callable[[Entry], bool]) -> t.Lis
     return [Change(entry.target, "forbid", entry.shown(), None, "no longer wanted") for entry in dict.fromkeys(out)]
 
 
-def names_in(permitted: t.Optional[Object]) -> t.Set[str]:
-    """All resource names that a list permits, of any kind."""
-    return {raw.get("resourceName", "") for entries in (permitted or {}).values() if isinstance(entries, list) for raw in entries}
-
-
 def _cut_off(before: t.Optional[Object], after: t.Optional[Object], users: t.Iterable[User]) -> t.Dict[str, t.List[str]]:
     """Resource name -> who uses it and could no longer start: permitted before (or everything was), not afterwards."""
     allowed = names_in(after)
@@ -254,8 +195,28 @@ def _cut_off(before: t.Optional[Object], after: t.Optional[Object], users: t.Ite
 
 
 def adopted(cut_off: t.Iterable[str]) -> t.List[Entry]:
-    """Entries for devices in use that no list had. Only a vGPU's name tells its selector; that of a PCI device cannot be guessed."""
-    return [Entry("mdev", name.partition("/")[2], name) for name in cut_off if _names.plain_type(name)]
+    """Entries for devices in use that no list had. Only a vGPU's name tells its selector; that of a PCI device cannot be guessed.
+
+    A name that is no resource name is not adopted: virt-handler panics on one without a slash.
+    """
+    return [Entry("mdev", name.partition("/")[2], name) for name in cut_off if _names.plain_type(name) and not _name_problem(name)]
+
+
+def _name_problem(name: str) -> str:
+    try:
+        _names.check_resource_name(name)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _may_be_meant(name: str, request: Request) -> bool:
+    """May a planned entry, whose resource name nobody knows yet, turn out to be this one?"""
+    planned = [entry for entry in request.entries if entry.planned]
+    plain = _names.plain_type(name)
+    if plain is None:
+        return any(entry.kind == "pci" for entry in planned)
+    return any(entry.kind == "mdev" and _names.plain_type(entry.selector) == plain for entry in planned)
 
 
 def _permits(seen: Seen, request: Request, plan: Plan) -> t.Optional[Object]:
@@ -275,7 +236,9 @@ def _permits(seen: Seen, request: Request, plan: Plan) -> t.Optional[Object]:
         problem = (
             f"{', '.join(who[:5])}{' and others' if len(who) > 5 else ''} use{'s' if len(who) == 1 else ''} it and could not start again"
         )
-        if before is None:
+        if before is None and _may_be_meant(name, request):
+            plan.warnings.append(f"device {name}: {problem}, unless it is one of the devices whose resource name is not known yet.")
+        elif before is None:
             plan.blockers.append(
                 Blocker(
                     f"device {name}",
@@ -288,7 +251,18 @@ def _permits(seen: Seen, request: Request, plan: Plan) -> t.Optional[Object]:
         elif request.in_use == "warn":
             plan.warnings.append(f"device {name}: {problem}.")
     plan.changes += changes
+    _warn_of_deletion(seen, request, changes, plan)
     return after
+
+
+def _warn_of_deletion(seen: Seen, request: Request, changes: t.Iterable[Change], plan: Plan) -> None:
+    """An external entry is also what keeps KubeVirt from deleting mediated devices of that type."""
+    stays = request.mdev_handling if request.mdev_handling != "unmanaged" else handling(seen)
+    for change in changes:
+        if stays == "enabled" and change.action == "forbid" and change.target.startswith("permit mdev ") and change.before["external"]:
+            plan.warnings.append(
+                f"{change.target}: without it KubeVirt deletes the devices of this type, since it handles mediated devices."
+            )
 
 
 # ------------------------------------------------------------------ gates and mdev handling
@@ -340,14 +314,6 @@ def _handling(seen: Seen, request: Request, plan: Plan) -> t.Optional[bool]:
     return wanted
 
 
-def handling(seen: Seen) -> str:
-    """Does KubeVirt create and delete mediated devices now: enabled or disabled? The field wins over the gate where there is one."""
-    field = (seen.configuration.get("mediatedDevicesConfiguration") or {}).get("enabled") if seen.has_enabled_field else None
-    gates = (seen.configuration.get("developerConfiguration") or {}).get("featureGates") or []
-    on = field if field is not None else GATE_OFF not in gates
-    return "enabled" if on else "disabled"
-
-
 # ------------------------------------------------------------------ the whole
 
 
@@ -371,7 +337,7 @@ def make_plan(request: Request, seen: Seen) -> t.Tuple[Plan, Object]:
             Blocker(
                 seen.target,
                 f"{writer} owns it and would take a change back",
-                f"Make this change {where}: {patch(seen, configuration)['spec']}",
+                f"Make this change {where}: {json.dumps(patch(seen, configuration)['spec'], sort_keys=True)}",
             )
         )
     return plan, configuration
@@ -380,47 +346,3 @@ def make_plan(request: Request, seen: Seen) -> t.Tuple[Plan, Object]:
 def patch(seen: Seen, configuration: Object) -> Object:
     """The merge patch, which fails with a conflict if the object has changed since it was read."""
     return {"metadata": {"resourceVersion": seen.kubevirt["metadata"].get("resourceVersion")}, "spec": {"configuration": configuration}}
-
-
-def has_enabled_field(crd: t.Optional[t.Mapping[str, t.Any]]) -> bool:
-    """Does this CRD of KubeVirt know ``mediatedDevicesConfiguration.enabled`` (KubeVirt 1.8 and newer)? A field that it does not know is pruned."""
-    for version in ((crd or {}).get("spec") or {}).get("versions") or []:
-        node: t.Any = (version.get("schema") or {}).get("openAPIV3Schema") or {}
-        for name in ("spec", "configuration", "mediatedDevicesConfiguration", "enabled"):
-            node = (node.get("properties") or {}).get(name) or {}
-        if version.get("storage") and node:
-            return True
-    return False
-
-
-def users(vmis: t.Iterable[Object], machines: t.Iterable[Object], types: t.Iterable[Object]) -> t.Tuple[User, ...]:
-    """Everybody who names a device: running VMIs, VMs' templates, instancetypes."""
-    found = []
-    for kind, items, path in (("VMI", vmis, ()), ("VM", machines, ("template",)), ("instancetype", types, None)):
-        for item in items:
-            spec: t.Any = item.get("spec") or {}
-            if path is None:
-                devices = spec
-            else:
-                for step in path:
-                    spec = spec.get(step) or {}
-                devices = ((spec.get("spec") if path else spec) or {}).get("domain", {}).get("devices") or {}
-            asked = {
-                entry["deviceName"] for field in ("gpus", "hostDevices") for entry in devices.get(field) or [] if entry.get("deviceName")
-            }
-            if asked:
-                metadata = item["metadata"]
-                name = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
-                found.append(User(f"{kind} {name}", frozenset(asked)))
-    return tuple(found)
-
-
-def vgpus(nodes: t.Iterable[Object]) -> t.Dict[str, t.Tuple[str, ...]]:
-    """Node -> the vGPU resources that it advertises now."""
-    found = {}
-    for node in nodes:
-        allocatable = (node.get("status") or {}).get("allocatable") or {}
-        names = tuple(sorted(name for name, count in allocatable.items() if str(count) != "0" and "/" in name and _names.plain_type(name)))
-        if names:
-            found[node["metadata"]["name"]] = names
-    return found

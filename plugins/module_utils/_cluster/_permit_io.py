@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _fleet, _kubevirt
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _fleet, _kubevirt, _kubevirt_seen
 
 API = "/apis/kubevirt.io/v1"
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/kubevirts.kubevirt.io"
@@ -46,7 +46,7 @@ def kubevirt(client: Client, name: str | None, namespace: str | None) -> Object:
     return all_of_them[0]
 
 
-def users(client: Client) -> t.Tuple[_kubevirt.User, ...]:
+def users(client: Client) -> t.Tuple[_kubevirt_seen.User, ...]:
     """Everybody who names a device."""
     types = [
         item
@@ -54,17 +54,17 @@ def users(client: Client) -> t.Tuple[_kubevirt.User, ...]:
         for item in _fleet.list_if_served(client, f"{_TYPES}/{plural}") or []
     ]
     machines = _fleet.list_if_served(client, f"{API}/virtualmachines") or []
-    return _kubevirt.users(_fleet.list_if_served(client, _fleet.VMIS) or [], machines, types)
+    return _kubevirt_seen.users(_fleet.list_if_served(client, _fleet.VMIS) or [], machines, types)
 
 
-def observe(client: Client, request: _kubevirt.Request, name: str | None, namespace: str | None) -> _kubevirt.Seen:
+def observe(client: Client, request: _kubevirt.Request, name: str | None, namespace: str | None) -> _kubevirt_seen.Seen:
     """The KubeVirt object and what the request's decision needs besides."""
     found = kubevirt(client, name, namespace)
     managed = request.mdev_handling != "unmanaged"
     configuration = (found.get("spec") or {}).get("configuration") or {}
-    return _kubevirt.Seen(
+    return _kubevirt_seen.Seen(
         kubevirt=found,
-        has_enabled_field=_kubevirt.has_enabled_field(client.find(CRD)) if managed else False,
+        has_enabled_field=_kubevirt_seen.has_enabled_field(client.find(CRD)) if managed else False,
         users=users(client) if _kubevirt.needs_users(request, configuration) else None,
-        vgpus=_kubevirt.vgpus(client.list("/api/v1/nodes")) if request.mdev_handling == "enabled" else {},
+        vgpus=_kubevirt_seen.vgpus(client.list("/api/v1/nodes")) if request.mdev_handling == "enabled" else {},
     )

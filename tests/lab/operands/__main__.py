@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the gpufleet.kubevirt authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`python -m tests.lab.operands --kubeconfig FILE --hosts DIR --events FILE [--fault NAME ...]`: the simulated GPU Operator of one lab."""
+"""The simulated GPU Operator of one lab: `python -m tests.lab.operands --kubeconfig FILE --hosts DIR --events FILE [--fault NAME ...]`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,24 @@ from tests.lab.operands.driver import FAULTS, Simulation, run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.lab.operands",
+        description="Simulate the GPU Operator and its operands on a lab that is up.",
+        epilog="Faults: " + "; ".join(f"{name}: {what}" for name, what in FAULTS.items()) + ".",
+    )
     parser.add_argument("--kubeconfig", type=Path, required=True, help="in the lab's state directory")
-    parser.add_argument("--hosts", type=Path, required=True)
-    parser.add_argument("--events", type=Path, required=True)
-    parser.add_argument("--fault", action="append", choices=sorted(FAULTS), default=[])
+    parser.add_argument("--hosts", type=Path, required=True, help="the hosts' trees")
+    parser.add_argument("--events", type=Path, required=True, help="file to which events are appended")
+    parser.add_argument("--speed", type=float, default=1.0, metavar="FACTOR", help="2 is twice as fast (default: 1)")
+    parser.add_argument("--fault", action="append", choices=sorted(FAULTS), default=[], metavar="NAME")
     given = parser.parse_args()
+    if given.speed <= 0:
+        parser.error("--speed must be above 0")
     layout = Layout(given.kubeconfig.parent)
     if (layout.hosts, layout.events) != (given.hosts, given.events):
         parser.error(f"--hosts and --events are not those of the lab in {layout.directory}")
-    run(Simulation(layout, Api(layout, layout.read()["ports"]["kube-apiserver"], "simulation"), tuple(given.fault)))
+    api = Api(layout, layout.read()["ports"]["kube-apiserver"], "simulation")
+    run(Simulation(layout, api, frozenset(given.fault), given.speed))
 
 
 if __name__ == "__main__":

@@ -1,295 +1,264 @@
 # Copyright (c) 2026 the gpufleet.kubevirt authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads the cluster, asks the rules, and acts: objects on the API server, devices in the host trees, events in a file."""
+"""Looks, asks the pure parts, and acts: objects on the API server, devices in the host trees, events in a file."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
+import json
 import time
-from typing import Any
+from collections.abc import Collection
 
 from tests.hosts import tree
 from tests.lab import nodes as lab_nodes
 from tests.lab.api import STRATEGIC, Api, ApiError
 from tests.lab.layout import Layout
-from tests.lab.operands import rules
-from tests.lab.operands.rules import Json
+from tests.lab.operands import daemonsets, device_manager, devices, labels, readiness
+from tests.lab.operands.labels import Json
+from tests.lab.operands.snapshot import Run, Seen, is_ready, look
 
 FAULTS = {
     "no-nfd": "Node Feature Discovery never labels a node",
-    "vgpu-failed": "the vGPU Device Manager fails on every configuration",
-    "stale-success": "the vGPU Device Manager leaves its last state and does nothing",
-    "sticky-pause": "the vGPU Device Manager does not give the plugin its label back",
-    "slow-operands": "everything takes 20 seconds more",
+    "vgpu-failed": "the vGPU Device Manager cannot make vGPUs",
+    "stale-success": "the vGPU Device Manager looks at a new configuration only after 10 s; its old state stands meanwhile",
+    "sticky-pause": "the vGPU Device Manager gives up on the pods that it paused, and leaves the labels paused",
+    "slow-operands": "drivers and managers take 20 s more to start",
 }
-#: GPUs of a node that has no tree, as device id by address.
-_WITHOUT_TREE = {"0000:41:00.0": "2236", "0000:a1:00.0": "2236"}
-#: How long the vGPU Device Manager takes for each of its steps, in seconds.
-_STEP = 0.6
-
-
-@dataclasses.dataclass
-class Seen:
-    policy: Json | None
-    installed: str | None  #: namespace of the operator's Deployment
-    nodes: list[Json]
-    daemonsets: list[Json]
-    pods: list[Json]
+#: Operands whose start (k8s-driver-manager) and, but for the container driver, whose end takes every GPU from VFIO or off its driver.
+_TAKERS = ("driver", "vfio-manager", "vgpu-manager")
+_PLUGINS = ("device-plugin", "sandbox-device-plugin")
 
 
 class Simulation:
     """One simulated operator with its operands."""
 
-    def __init__(self, layout: Layout, api: Api, faults: tuple[str, ...] = ()) -> None:
-        self.layout, self.api, self.faults = layout, api, faults
-        self.looked: dict[str, tuple[Any, ...]] = {}  # node -> what made us look at its labels last
-        self.started: set[str] = set()  # uids of pods whose start has been carried out
-        self.advertised: dict[str, tuple[str, dict[str, int]]] = {}  # node -> plugin pod and what it found at its start
-        self.managers: dict[str, rules.Manager] = {}
-        self.waiting_since: dict[str, float] = {}
-
-    # -------------------------------------------------------------- one round
+    def __init__(self, layout: Layout, api: Api, faults: Collection[str] = (), speed: float = 1.0) -> None:
+        self.layout, self.api, self.faults, self.slow = layout, api, faults, 1 / speed
+        self.acted = False
+        self.looked: dict[str, object] = {}  # node -> what made the operator look at its labels last
+        self.runs: dict[Run, float] = {}  # what runs -> since when, in seconds
+        self.before = _started_before(layout)  # keys of runs that a simulation before this one has started
+        self.passed: set[Run] = set()
+        self.found: dict[Run, dict[str, int]] = {}  # plugin -> what it found at its start
+        self.advertising: set[str] = set()
+        self.managers: dict[Run, device_manager.Manager] = {}
 
     def round(self) -> bool:
         """Look once and do what is to be done; True if anything was."""
-        seen = self.look()
         self.acted = False
-        if seen.installed is None or seen.policy is None:
-            if seen.installed is None:
-                self.clear(seen)
-            return self.acted
+        seen = look(self.api)
+        if seen.namespace is None:
+            self.looked.clear()
+        elif seen.policies:
+            policy = seen.policies[0]
+            for node in seen.nodes:
+                self.label(seen, policy, node)
+            self.write_daemonsets(seen, policy)
+            self.write_status(seen)
+        self.follow(seen.runs(), seen)
+        if seen.policies:
+            for node in seen.nodes:
+                self.operate(seen, seen.policies[0], node)
         for node in seen.nodes:
-            self.label(seen, node)
-        self.daemonsets(seen)
-        for pod in sorted(seen.pods, key=lambda item: item["metadata"].get("creationTimestamp") or ""):
-            self.start(seen, pod)
-        for node in seen.nodes:
-            self.device_manager(seen, node)
-            self.plugin(seen, node)
-        self.write_status(seen)
+            self.advertise(node)
         return self.acted
 
-    def look(self) -> Seen:
-        deployments = self.api.items("/apis/apps/v1/deployments", labelSelector="app=gpu-operator")
-        installed = deployments[0]["metadata"]["namespace"] if deployments else None
-        policies = self.api.items("/apis/nvidia.com/v1/clusterpolicies")
-        daemonsets = self.api.items(f"/apis/apps/v1/namespaces/{installed}/daemonsets") if installed else []
-        pods = self.api.items(f"/api/v1/namespaces/{installed}/pods") if installed else []
-        return Seen(policies[0] if policies else None, installed, self.api.items("/api/v1/nodes"), daemonsets, pods)
+    # ------------------------------------------------------------------ the operator
 
-    def clear(self, seen: Seen) -> None:
-        """The operator is gone: its pods went with its namespace or will; what was advertised becomes 0."""
-        self.looked.clear()
-        self.managers.clear()
-        self.started.clear()
-        for node in seen.nodes:
-            if self.advertised.pop(node["metadata"]["name"], None):
-                self.advertise(node, {})
-
-    def has_gpu(self, name: str) -> bool:
-        return name == lab_nodes.STRANGER or (self.layout.hosts / name).is_dir()
-
-    def label(self, seen: Seen, node: Json) -> None:
-        assert seen.policy is not None
+    def label(self, seen: Seen, policy: Json, node: Json) -> None:
         name = node["metadata"]["name"]
-        if "no-nfd" not in self.faults:
-            self.patch_labels(node, dict(rules.nfd_labels(node, self.has_gpu(name))))
-        if rules.labels(node).get(rules.NFD) != "true":
-            return
-        trigger = rules.triggers(node, seen.policy)
-        if self.looked.get(name) != trigger:
-            self.patch_labels(node, rules.deploy_labels(node, seen.policy))
-            self.looked[name] = trigger
+        if seen.nfd and "no-nfd" not in self.faults:
+            self.patch_labels(node, dict(labels.nfd(node, name == lab_nodes.STRANGER or (self.layout.hosts / name).is_dir())))
+        if self.looked.get(name) != labels.triggers(node, policy):
+            self.patch_labels(node, labels.deploy(node, policy))
+            self.looked[name] = labels.triggers(node, policy)
 
-    def daemonsets(self, seen: Seen) -> None:
-        assert seen.policy is not None and seen.installed is not None
-        path = f"/apis/apps/v1/namespaces/{seen.installed}/daemonsets"
+    def write_daemonsets(self, seen: Seen, policy: Json) -> None:
+        path = f"/apis/apps/v1/namespaces/{seen.namespace}/daemonsets"
         now = {item["metadata"]["name"]: item for item in seen.daemonsets}
-        wanted = {
-            rules.DAEMONSETS[name].daemonset: rules.daemonset(name, seen.policy, seen.installed) for name in rules.enabled(seen.policy)
-        }
+        wanted = {}
+        for operand in daemonsets.enabled(policy):
+            if not (operand == "vgpu-manager" and daemonsets.image_problem(policy)):
+                body = daemonsets.daemonset(operand, policy, seen.namespace or "")
+                wanted[body["metadata"]["name"]] = body
         for name, body in wanted.items():
-            if name not in now:
+            if name in now:
+                if change := daemonsets.update(now[name], body):
+                    self.api.patch(f"{path}/{name}", change, STRATEGIC)
+                    self.acted = True
+            elif any(labels.is_gpu(node) for node in seen.nodes):
                 self.api.create(path, body)
-                self.acted = True
-            elif rules.differs(now[name], body):
-                self.api.patch(
-                    f"{path}/{name}",
-                    {"spec": {"updateStrategy": body["spec"]["updateStrategy"], "template": body["spec"]["template"]}},
-                    STRATEGIC,
-                )
                 self.acted = True
         for name in now.keys() - wanted.keys():
             self.api.delete(f"{path}/{name}")
             self.acted = True
 
-    # -------------------------------------------------------------- operands at work
+    def write_status(self, seen: Seen) -> None:
+        for position, policy in enumerate(seen.policies):
+            now = policy.get("status") or {}
+            if position:
+                wanted: Json = {"state": "ignored"}
+            else:
+                state, reason, message = daemonsets.status(policy, list(seen.nodes), list(seen.daemonsets))
+                wanted = {"state": state, "namespace": seen.namespace, "conditions": daemonsets.conditions(state, reason, message)}
+            shown = [{key: value for key, value in c.items() if key != "lastTransitionTime"} for c in now.get("conditions") or []]
+            if now.get("state") == wanted["state"] and shown == wanted.get("conditions", shown):
+                continue
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            for condition in wanted.get("conditions", []):
+                condition["lastTransitionTime"] = stamp
+            self.api.patch(f"/apis/nvidia.com/v1/clusterpolicies/{policy['metadata']['name']}/status", {"status": wanted})
+            self.acted = True
 
-    def operand(self, pod: Json) -> str | None:
-        own = rules.labels(pod)
-        return next((name for name, operand in rules.DAEMONSETS.items() if own.get(operand.key) == operand.daemonset), None)
+    # ------------------------------------------------------------------ the operands
 
-    def running(self, seen: Seen, node: str, operand: str) -> Json | None:
-        for pod in seen.pods:
-            ready = pod["status"].get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
-            if ready and pod["spec"].get("nodeName") == node and self.operand(pod) == operand:
-                return pod
-        return None
+    def follow(self, now: dict[Run, Json], seen: Seen) -> None:
+        """Pods that have gone and pods that have come, in this order."""
+        left = {pod["metadata"]["uid"] for pod in seen.pods if not pod["metadata"].get("deletionTimestamp")}
+        for run in [run for run in self.runs if run not in now]:
+            del self.runs[run]
+            self.passed.discard(run)
+            self.found.pop(run, None)
+            self.managers.pop(run, None)
+            self.acted = True
+            if run.pod not in left and run.operand in ("vfio-manager", "vgpu-manager"):  # it was stopped: a reboot stops nothing
+                self.lose_machines(run.node, f"{run.operand} was stopped")
+                if run.operand == "vfio-manager":
+                    self.bind(run.node, None)
+        for run, pod in now.items():
+            if run in self.runs:
+                continue
+            self.acted = True
+            if run.key in self.before:
+                self.runs[run] = float("-inf")
+                continue
+            self.runs[run] = time.monotonic()
+            lab_nodes.record(
+                self.layout, event="operand_started", node=run.node, operand=run.operand, pod=pod["metadata"]["name"], run=run.key
+            )
+            if run.operand in _TAKERS:
+                self.lose_machines(run.node, f"{run.operand} was started and took every GPU from VFIO")
+            if run.operand == "driver":
+                self.bind(run.node, "nvidia")
+            elif run.operand == "vfio-manager":
+                # Without an IOMMU vfio-pci refuses the device, and vfio-manager only warns.
+                self.bind(run.node, "vfio-pci" if any(gpu.group for gpu in self.host(run.node).gpus) else None)
+            elif run.operand == "vgpu-manager" and (root := self.layout.hosts / run.node).is_dir():
+                tree.start_vgpu_manager(root)
 
-    def start(self, seen: Seen, pod: Json) -> None:
-        """What an operand does first when its pod starts."""
-        uid, node, operand = pod["metadata"]["uid"], pod["spec"].get("nodeName"), self.operand(pod)
-        if uid in self.started or not node or operand is None or pod["status"].get("phase") != "Running":
-            return
-        self.started.add(uid)
-        self.acted = True
-        lab_nodes.record(self.layout, event="operand_started", node=node, operand=operand, pod=pod["metadata"]["name"])
-        root = self.layout.hosts / node
-        if operand in ("driver", "vfio-manager", "vgpu-manager"):
-            # The first act of each is to take every GPU from VFIO; a VM that has one dies of it.
-            lab_nodes.lose_machines(self.layout, self.api, node, f"{operand} started and unbound every vfio device")
-        if not root.is_dir():
-            return
-        if operand == "driver":
-            tree.bind(root, "nvidia")
-        elif operand == "vfio-manager":
-            tree.bind(root, "vfio-pci" if tree.has_groups(root) else None)
-        elif operand == "vgpu-manager":
-            tree.start_vgpu_manager(root)
-
-    def device_manager(self, seen: Seen, node: Json) -> None:
-        assert seen.policy is not None
+    def operate(self, seen: Seen, policy: Json, node: Json) -> None:
+        """Readiness, device manager and plugins of one node."""
         name = node["metadata"]["name"]
-        pod = self.running(seen, name, "vgpu-device-manager")
-        if pod is None:
-            self.managers.pop(name, None)
+        mine = {run.operand: run for run in self.runs if run.node == name}
+        if not mine or not is_ready(node):
             return
-        if self.running(seen, name, "vgpu-manager") is None or "stale-success" in self.faults:
-            return  # it waits for the driver
-        manager = self.managers.get(name)
-        if manager is None or manager.pod != pod["metadata"]["uid"]:
-            manager = rules.Manager(pod["metadata"]["uid"])
-        config = (seen.policy["spec"].get("vgpuDeviceManager") or {}).get("config") or {}
-        delay = _STEP + (20 if "slow-operands" in self.faults else 0)
-        manager, actions = rules.manager_step(manager, node, config.get("default") or "default", time.monotonic(), delay)
-        self.managers[name] = manager
-        for what, value in actions:
-            if what == "label":
-                self.patch_labels(node, value)
-            elif what == "apply":
-                self.apply(node, value)
-            elif what == "resume" and "sticky-pause" not in self.faults:
-                self.patch_labels(node, value)
+        passed = frozenset(operand for operand, run in mine.items() if run in self.passed)
+        waiting: dict[str, str] = {}
+        if passed != mine.keys():
+            ages = {operand: time.monotonic() - self.runs[run] for operand, run in mine.items()}
+            more = 20.0 if "slow-operands" in self.faults else 0.0
+            enabled = frozenset(daemonsets.enabled(policy))
+            here = readiness.Here(labels.workload(node, policy), ages, self.host(name), enabled, passed, self.slow, more)
+            waiting = readiness.waiting(here)
+            self.passed.update(run for operand, run in mine.items() if operand not in waiting)
+        pods = {pod["metadata"]["uid"]: pod for pod in seen.pods}
+        for operand, run in mine.items():
+            self.patch_readiness(pods[run.pod], waiting.get(operand))
+            if operand in _PLUGINS and run in self.passed and run not in self.found:
+                read = devices.container_resources if operand == "device-plugin" else devices.sandbox_resources
+                self.found[run] = read(self.host(name))
+        manager = mine.get("vgpu-device-manager")
+        if manager in self.passed:
+            self.manage_vgpus(seen, policy, node, manager)
 
-    def apply(self, node: Json, config: str) -> None:
-        """Make the vGPUs of a configuration; the result is the state label."""
-        name = node["metadata"]["name"]
-        root = self.layout.hosts / name
-        try:
-            if "vgpu-failed" in self.faults or not root.is_dir():
-                raise KeyError(config)
-            made = tree.set_vgpus(root, "A10-12Q" if config == "default" else config)
-            state = "success" if made else "failed"
-        except KeyError:
-            state = "failed"
-        self.patch_labels(node, {rules.STATE: state})
+    def manage_vgpus(self, seen: Seen, policy: Json, node: Json, run: Run) -> None:
+        now = time.monotonic()
+        config = (policy["spec"].get("vgpuDeviceManager") or {}).get("config") or {}
+        manager = self.managers.get(run) or device_manager.start(node, config.get("default") or "default", now)
+        around = device_manager.Around(
+            node,
+            self.host(run.node) if manager.step == "looking" else devices.Host(),
+            now,
+            gone="sticky-pause" not in self.faults and not seen.has_pod(run.node, ("sandbox-device-plugin", "sandbox-validator")),
+            look=(10.0 if "stale-success" in self.faults else 0.3) * self.slow,
+            work=0.6 * self.slow,
+            patience=(3.0 if "sticky-pause" in self.faults else 120.0) * self.slow,
+        )
+        self.managers[run], changes = device_manager.step(manager, around, lambda config: self.make_vgpus(run.node, config))
+        self.patch_labels(node, changes)
 
-    def plugin(self, seen: Seen, node: Json) -> None:
-        """Device plugins look once, at their start, after the validator in front of them has let them through."""
-        name = node["metadata"]["name"]
-        kind = next((k for k in ("device-plugin", "sandbox-device-plugin") if self.running(seen, name, k)), None)
-        if kind is None:
-            if name in self.advertised:
-                del self.advertised[name]
-                self.advertise(node, {})
-            return
-        pod = self.running(seen, name, kind)
-        assert pod is not None and seen.policy is not None
-        uid = pod["metadata"]["uid"]
-        if self.advertised.get(name, ("", {}))[0] == uid or not self.let_through(seen, node, kind):
-            return
-        if "slow-operands" in self.faults and time.monotonic() - self.waiting_since.setdefault(uid, time.monotonic()) < 20:
-            return
-        found = self.find(seen, node, kind)
-        self.advertised[name] = (uid, found)
-        self.advertise(node, found)
+    def make_vgpus(self, node: str, config: str) -> bool:
+        self.lose_machines(node, f"the vGPU Device Manager made new vGPUs for {config}")
+        if "vgpu-failed" in self.faults or any(gpu.device != "2236" for gpu in self.host(node).gpus):
+            return False
+        return bool(tree.set_vgpus(self.layout.hosts / node, device_manager.STOCK[config][0].removeprefix("NVIDIA ")))
 
-    def let_through(self, seen: Seen, node: Json, kind: str) -> bool:
-        assert seen.policy is not None
-        name = node["metadata"]["name"]
-        if kind == "device-plugin":
-            return self.running(seen, name, "driver") is not None
-        if rules.effective_workload(node, seen.policy) == "vm-vgpu":
-            manager = self.managers.get(name)
-            return manager is not None and manager.step == "idle" and rules.labels(node).get(rules.STATE) == "success"
-        started = self.running(seen, name, "vfio-manager")
-        return started is not None and started["metadata"]["uid"] in self.started
+    def host(self, node: str) -> devices.Host:
+        return devices.read(self.layout.hosts / node)
 
-    def find(self, seen: Seen, node: Json, kind: str) -> dict[str, int]:
-        assert seen.policy is not None
-        name = node["metadata"]["name"]
-        root = self.layout.hosts / name
-        gpus = _gpus(root)
-        if kind == "device-plugin":
-            return {"nvidia.com/gpu": len(gpus)}
-        if rules.effective_workload(node, seen.policy) == "vm-vgpu":
-            return rules.vgpu_resources(_vgpus(root))
-        drivers = tree.drivers(root) if root.is_dir() else dict.fromkeys(gpus, "vfio-pci")
-        return rules.passthrough_resources(gpus, dict(drivers))
+    def bind(self, node: str, driver: str | None) -> None:
+        if (self.layout.hosts / node).is_dir():
+            tree.bind(self.layout.hosts / node, driver)
 
-    # -------------------------------------------------------------- writing
+    def lose_machines(self, node: str, why: str) -> None:
+        """Virtual machines that have a GPU of the node end."""
+        for pod in self.api.items("/api/v1/pods", labelSelector="kubevirt.io=virt-launcher", fieldSelector=f"spec.nodeName={node}"):
+            meta = pod["metadata"]
+            limits = [key for box in pod["spec"]["containers"] for key in (box.get("resources") or {}).get("limits") or {}]
+            if pod["status"].get("phase") in ("Succeeded", "Failed") or not any(key.startswith("nvidia.com/") for key in limits):
+                continue
+            machine = (meta.get("annotations") or {}).get("kubevirt.io/domain", "?")
+            lab_nodes.record(self.layout, event="vm_lost", vm=f"{meta['namespace']}/{machine}", node=node, why=why)
+            self.api.delete(f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}", {"gracePeriodSeconds": 0})
+
+    # ------------------------------------------------------------------ writing
 
     def patch_labels(self, node: Json, changes: dict[str, str | None]) -> None:
         if not changes:
             return
         self.api.patch(f"/api/v1/nodes/{node['metadata']['name']}", {"metadata": {"labels": changes}})
         own = node["metadata"].setdefault("labels", {})
-        for key, value in changes.items():
-            if value is None:
-                own.pop(key, None)
-            else:
-                own[key] = value
+        own.update({key: value for key, value in changes.items() if value is not None})
+        for key in [key for key, value in changes.items() if value is None]:
+            own.pop(key, None)
         self.acted = True
 
-    def advertise(self, node: Json, wanted: dict[str, int]) -> None:
-        changes = rules.allocatable(node["status"].get("allocatable") or {}, wanted)
+    def patch_readiness(self, pod: Json, waits_for: str | None) -> None:
+        """kwok makes each new pod ready at once; one whose init containers still wait is not."""
+        ready = {"status": "True"} if waits_for is None else {"status": "False", "reason": "ContainersNotReady", "message": waits_for}
+        now: Json = next((c for c in pod["status"].get("conditions") or [] if c["type"] == "Ready"), {})
+        if now.get("status") == ready["status"] and (waits_for is None or now.get("message") == waits_for):
+            return
+        meta = pod["metadata"]
+        body = {"status": {"conditions": [{"type": kind, **ready} for kind in ("ContainersReady", "Ready")]}}
+        self.api.patch(f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/status", body, STRATEGIC)
+        self.acted = True
+
+    def advertise(self, node: Json) -> None:
+        """What the node's plugins have found; when the last plugin has gone, nothing."""
+        name = node["metadata"]["name"]
+        found = {key: count for run, resources in self.found.items() if run.node == name for key, count in resources.items()}
+        if found:
+            self.advertising.add(name)
+        elif name not in self.advertising:
+            return
+        changes = devices.allocatable(node["status"].get("allocatable") or {}, found)
         if changes:
             body = {"status": {"capacity": changes, "allocatable": changes}}
-            self.api.patch(f"/api/v1/nodes/{node['metadata']['name']}/status", body, STRATEGIC)
+            self.api.patch(f"/api/v1/nodes/{name}/status", body, STRATEGIC)
             self.acted = True
-
-    def write_status(self, seen: Seen) -> None:
-        assert seen.policy is not None
-        state, reason, message = rules.status(seen.policy, seen.nodes, seen.daemonsets)
-        ready = {"type": "Ready", "status": "True" if state == "ready" else "False", "reason": reason, "message": message}
-        now = seen.policy.get("status") or {}
-        before = [{key: c.get(key) for key in ready} for c in now.get("conditions") or []]
-        if now.get("state") == state and before == [ready]:
-            return
-        stamped = {**ready, "lastTransitionTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        path = f"/apis/nvidia.com/v1/clusterpolicies/{seen.policy['metadata']['name']}/status"
-        self.api.patch(path, {"status": {"state": state, "namespace": seen.installed, "conditions": [stamped]}})
-        self.acted = True
+        if not found:
+            self.advertising.discard(name)
 
 
-def _gpus(root: Any) -> dict[str, str]:
-    """Device id by address of the GPUs of a host."""
-    if not root.is_dir():
-        return dict(_WITHOUT_TREE)
-    found = {}
-    for device in (root / "sys/bus/pci/devices").iterdir():
-        with contextlib.suppress(OSError):
-            if (device / "class").read_text().startswith("0x03") and not (device / "physfn").exists():
-                found[device.name] = (device / "device").read_text().strip().removeprefix("0x")
-    return found
-
-
-def _vgpus(root: Any) -> list[str]:
-    """The full type names of the vGPUs that a host has."""
-    devices = root / "sys/bus/mdev/devices"
-    return [(device / "mdev_type" / "name").read_text().strip() for device in devices.iterdir()] if devices.is_dir() else []
+def _started_before(layout: Layout) -> set[str]:
+    """Keys of the runs in the events file: started again, the simulation must not start its operands again."""
+    try:
+        lines = layout.events.read_text().splitlines()
+    except OSError:
+        return set()
+    events = (json.loads(line) for line in lines)
+    return {event["run"] for event in events if event.get("event") == "operand_started" and "run" in event}
 
 
 def run(simulation: Simulation) -> None:

@@ -1,0 +1,98 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The vGPU Device Manager of one node: its state label, and the labels by which it takes the plugin and the validator off. Pure.
+
+Source: NVIDIA/vgpu-device-manager v0.5.0, cmd/nvidia-k8s-vgpu-dm/main.go; configurations of the ConfigMap default-vgpu-devices-config.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from tests.hosts.tree import A10_TYPES
+from tests.lab.operands import labels
+from tests.lab.operands.devices import Host
+from tests.lab.operands.labels import CONFIG, DEPLOY, STATE, Json
+
+PAUSED = "paused-for-vgpu-change"
+PAUSABLE = tuple(DEPLOY + name for name in ("sandbox-device-plugin", "sandbox-validator"))
+#: Stock configurations of the lab's only board: each Q and C type with as many as fit on one GPU. `default` halves the GPU.
+STOCK = {name.split()[-1]: (name, most) for name, most in A10_TYPES.values() if name[-1] in "QC"}
+STOCK["default"] = STOCK["A10-12Q"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Manager:
+    """What one device manager remembers."""
+
+    wanted: str  #: the configuration that it works on, or that it saw last
+    step: str = "looking"  #: looking, pausing, applying, watching
+    since: float = 0.0  #: when the step began, in seconds
+    outcome: str = ""  #: of applying: success or failed
+
+
+@dataclasses.dataclass(frozen=True)
+class Around:
+    """What it sees. `gone`: have the pods that it paused left the node?"""
+
+    node: Json
+    host: Host
+    now: float
+    gone: bool = True
+    look: float = 0.3  #: seconds until it has looked at a new configuration
+    work: float = 0.6  #: seconds that pausing and applying take, each
+    patience: float = 120.0  #: seconds that it waits for paused pods to go
+
+
+#: Makes the vGPUs of a configuration; False: it could not.
+Apply = Callable[[str], bool]
+Changes = dict[str, str | None]
+
+
+def start(node: Json, default: str, now: float) -> Manager:
+    """A new pod takes the label, or the policy's default where there is none."""
+    return Manager(labels.of(node).get(CONFIG) or default, since=now)
+
+
+def fits(config: str, host: Host) -> bool:
+    """Does the host have exactly what the configuration says?"""
+    name, most = STOCK[config]
+    return Counter(host.vgpus) == {name: most * len(host.gpus)}
+
+
+def step(manager: Manager, around: Around, apply: Apply) -> tuple[Manager, Changes]:
+    """The next step and the labels that it changes. `apply` is called at most once per configuration.
+
+    Removing the label, or writing its value again, does nothing. The state of before stands until the new configuration has been looked at.
+    """
+    own, spent = labels.of(around.node), around.now - manager.since
+
+    def to(name: str, **more: Any) -> Manager:
+        return dataclasses.replace(manager, step=name, since=around.now, **more)
+
+    if manager.step == "watching":
+        given = own.get(CONFIG)
+        return (to("looking", wanted=given) if given and given != manager.wanted else manager), {}
+    if manager.step == "looking":
+        if spent < around.look:
+            return manager, {}
+        if manager.wanted not in STOCK:
+            return to("watching"), {STATE: "failed"}
+        if fits(manager.wanted, around.host):
+            return to("watching"), {STATE: "success"}
+        return to("pausing"), {STATE: "pending", **{key: PAUSED for key in PAUSABLE if own.get(key) == "true"}}
+    if manager.step == "pausing":
+        if not around.gone:
+            # The labels stay paused: it gives up before it has noted that they are to be set back.
+            return (to("watching"), {STATE: "failed"}) if spent >= around.patience else (manager, {})
+        if spent < around.work:
+            return manager, {}
+        return to("applying", outcome="success" if apply(manager.wanted) else "failed"), {}
+    if spent < around.work:
+        return manager, {}
+    resumed: Changes = {key: "true" for key in PAUSABLE if own.get(key) == PAUSED}
+    return to("watching"), {**resumed, STATE: manager.outcome}
