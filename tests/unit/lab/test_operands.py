@@ -219,7 +219,7 @@ def test_an_image_is_whole_or_alone(image: Json, problem: bool) -> None:
 
 
 def test_what_a_host_shows(tmp_path: Path) -> None:
-    tree.build(tmp_path / "h", HostSpec(a10s(driver="nvidia", vfs=16), cmdline="intel_iommu=on"))
+    tree.build(tmp_path / "h", HostSpec(a10s(driver="nvidia", vfs=6, vfs_total=6), cmdline="intel_iommu=on"))
     found = devices.read(tmp_path / "h")
     assert [(gpu.address, gpu.device, gpu.driver, gpu.group) for gpu in found.gpus] == [
         ("0000:41:00.0", "2236", "nvidia", True),

@@ -25,10 +25,10 @@ CONTAINER, PASSTHROUGH, VGPU, STRANGER = "gpu-container-0", "gpu-passthrough-0",
 DECIDED = {
     CONTAINER: {WORKLOAD: "container"},
     PASSTHROUGH: {WORKLOAD: "vm-passthrough"},
-    VGPU: {WORKLOAD: "vm-vgpu", CONFIG: "A10-4Q"},
+    VGPU: {WORKLOAD: "vm-vgpu", CONFIG: "A10-24Q"},
     STRANGER: {OPERANDS: "false"},
 }
-FLEET = {CONTAINER: {"nvidia.com/gpu": 2}, PASSTHROUGH: {"nvidia.com/GA102GL_A10": 2}, VGPU: {"nvidia.com/NVIDIA_A10-4Q": 12}, STRANGER: {}}
+FLEET = {CONTAINER: {"nvidia.com/gpu": 2}, PASSTHROUGH: {"nvidia.com/GA102GL_A10": 2}, VGPU: {"nvidia.com/NVIDIA_A10-24Q": 2}, STRANGER: {}}
 
 
 def merged(now: Any, change: Any) -> Any:
@@ -127,7 +127,7 @@ class Lab:
         if name in tree.LAB_HOSTS:
             spec = copy.deepcopy(tree.LAB_HOSTS[name])
             for gpu in spec.gpus:
-                gpu.vfs_total, gpu.vfs = 6, min(gpu.vfs, 6)  # as many as A10-4Q needs: they are many files
+                gpu.vfs_total, gpu.vfs = 2, min(gpu.vfs, 2)  # as many as A10-12Q needs: they are many files
             if name == PASSTHROUGH:
                 spec.cmdline = "intel_iommu=on"
             tree.build(root, spec)
@@ -225,7 +225,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     # Two types are enough here, and every one is many files.
-    few = {number: kind for number, kind in tree.A10_TYPES.items() if kind[0] in ("NVIDIA A10-4Q", "NVIDIA A10-8Q")}
+    few = {number: kind for number, kind in tree.A10_TYPES.items() if kind[0] in ("NVIDIA A10-24Q", "NVIDIA A10-12Q")}
     monkeypatch.setattr(tree, "A10_TYPES", few)
     (tmp_path / "hosts").mkdir()
 
@@ -308,7 +308,7 @@ def test_without_sandbox_workloads_every_node_is_a_container_node(fleet: Lab) ->
     ],
 )
 def test_which_restart_takes_machines_down(fleet: Lab, daemonset: str, node: str, lost: bool) -> None:
-    resource = "nvidia.com/GA102GL_A10" if node == PASSTHROUGH else "nvidia.com/NVIDIA_A10-4Q"
+    resource = "nvidia.com/GA102GL_A10" if node == PASSTHROUGH else "nvidia.com/NVIDIA_A10-24Q"
     fleet.machine("vm-1", node, resource)
     fleet.kill(daemonset, node)
     fleet.settle()
@@ -355,11 +355,11 @@ def test_after_a_reboot_the_same_pods_do_their_work_again(fleet: Lab, name: str)
 
 
 def test_a_new_profile_takes_the_machines_of_the_old_one(fleet: Lab) -> None:
-    fleet.machine("vm-1", VGPU, "nvidia.com/NVIDIA_A10-4Q")
-    fleet.label(VGPU, **{CONFIG: "A10-8Q"})
+    fleet.machine("vm-1", VGPU, "nvidia.com/NVIDIA_A10-24Q")
+    fleet.label(VGPU, **{CONFIG: "A10-12Q"})
     fleet.settle()
     assert fleet.lost() == [("vms/vm-1", VGPU)]
-    assert fleet.advertised(VGPU) == {"nvidia.com/NVIDIA_A10-8Q": 6}
+    assert fleet.advertised(VGPU) == {"nvidia.com/NVIDIA_A10-12Q": 4}
 
 
 def test_plugins_do_not_look_twice(fleet: Lab) -> None:
@@ -424,11 +424,11 @@ def test_a_device_manager_that_fails(lab: Lab, fault: str, state: str, paused: b
 def test_stale_success_is_there_and_goes(fleet: Lab) -> None:
     fleet.start("stale-success")
     fleet.settle()
-    fleet.label(VGPU, **{CONFIG: "A10-8Q"})
+    fleet.label(VGPU, **{CONFIG: "A10-12Q"})
     fleet.settle(8)
     assert fleet.labels(VGPU)[STATE] == "success" and fleet.advertised(VGPU) == FLEET[VGPU]
     fleet.settle(40)
-    assert fleet.labels(VGPU)[STATE] == "success" and fleet.advertised(VGPU) == {"nvidia.com/NVIDIA_A10-8Q": 6}
+    assert fleet.labels(VGPU)[STATE] == "success" and fleet.advertised(VGPU) == {"nvidia.com/NVIDIA_A10-12Q": 4}
 
 
 def test_slow_operands_get_there(lab: Lab) -> None:
