@@ -108,8 +108,11 @@ def _reap(pids: Sequence[int]) -> None:
 def wait(layout: Layout, part: str, trouble: Callable[[], str | None], seconds: float = 60) -> None:
     """Wait until there is no `trouble`; LabError with the end of the part's log when the part has died, or when it takes too long."""
     began = time.monotonic()
+    unseen = 0
     while found := trouble():
-        if part not in running(layout):
+        # Right after its start a process has no environment yet, by which we would know it: only what stays away has ended.
+        unseen = 0 if part in running(layout) else unseen + 1
+        if unseen > 3:
             raise LabError(
                 f"Starting {part} of the lab in {layout.directory}: it ended by itself. The end of {layout.log / part}.log:\n{tail(layout, part)}"
             )

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
+import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -221,18 +223,26 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+def directory() -> Iterator[Path]:
+    """In memory where there is such a place: host trees are thousands of small files, and a disk takes its time to remove them."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def lab(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     # Two types are enough here, and every one is many files.
     few = {number: kind for number, kind in tree.A10_TYPES.items() if kind[0] in ("NVIDIA A10-24Q", "NVIDIA A10-12Q")}
     monkeypatch.setattr(tree, "A10_TYPES", few)
-    (tmp_path / "hosts").mkdir()
+    (directory / "hosts").mkdir()
 
     def clock(seconds: float) -> None:
         now[0] += seconds
 
-    made = Lab(tmp_path, clock)
+    made = Lab(directory, clock)
     for name, own in DECIDED.items():
         made.add_node(name, **own)
     return made
