@@ -355,9 +355,11 @@ def test_an_unready_operand_is_seen_in_its_pod(lab: Lab) -> None:
 @pytest.mark.parametrize("name", [PASSTHROUGH, VGPU])
 def test_after_a_reboot_the_same_pods_do_their_work_again(fleet: Lab, name: str) -> None:
     pods = {pod["metadata"]["uid"] for pod in fleet.cluster.items("/api/v1/namespaces/gpu-operator/pods")}
+    fleet.machine("vm-1", name, "nvidia.com/any")  # `lab reboot` would have taken it
     fleet.reboot(name)
     fleet.simulation.round()
     assert fleet.advertised(name) == {}
+    assert ["started" in event["why"] for event in fleet.events("vm_lost")] == [True]  # a reboot stops no container in order
     fleet.settle()
     assert fleet.fleet() == FLEET
     if name == PASSTHROUGH:
