@@ -13,6 +13,8 @@ import copy
 import difflib
 import typing as t
 
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._plain import plain
+
 Values = t.Dict[str, t.Any]
 
 #: Top-level keys of the chart's values.yaml (NVIDIA/gpu-operator v26.7.0).
@@ -48,7 +50,7 @@ def operator_values(intents: t.Iterable[t.Mapping[str, t.Any]], options: t.Mappi
     """The values. ``options``: ``registry, vgpu_version, pull_secret, values, present``. Raises ValueError for what cannot be."""
     options = options or {}
     intents = list(intents)
-    own = _plain(options.get("values") or {})
+    own = plain(options.get("values") or {})
     hosts = sorted(str(intent["host"]) for intent in intents if intent["workload"] == "vm-vgpu")
     base = _base(bool(hosts), options)
     _check_keys(own, base)
@@ -66,7 +68,7 @@ def operator_values(intents: t.Iterable[t.Mapping[str, t.Any]], options: t.Mappi
     present = options.get("present")
     if present:
         # A limited run decides for its part of the fleet only: what the release has, stays; what it lacks, comes.
-        kept = merged(wanted, _plain(present))
+        kept = merged(wanted, plain(present))
         _check_present(intents, kept)
         return kept
     return wanted
@@ -144,14 +146,3 @@ def _at(values: t.Mapping[str, t.Any], path: t.Sequence[str]) -> t.Any:
     for key in path:
         found = found.get(key) if isinstance(found, t.Mapping) else None
     return found
-
-
-def _plain(value: t.Any) -> t.Any:
-    if isinstance(value, t.Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    for kind in (str, bool, int, float):
-        if isinstance(value, kind):
-            return kind(value)
-    return value

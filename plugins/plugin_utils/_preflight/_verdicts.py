@@ -20,6 +20,7 @@ import re
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._plain import plain
 
 try:
     import jmespath
@@ -128,7 +129,7 @@ def preflight_verdicts(
         raise ValueError(
             f"the Python package jmespath is missing on the controller ({MISSING}); install it for the Python that runs Ansible"
         )
-    data = {"facts": _plain(facts), "intent": _plain(intent or {}), "node": _plain(node or {})}
+    data = {"facts": plain(facts), "intent": plain(intent or {}), "node": plain(node or {})}
     workload = data["intent"].get("workload")
     if workload not in _names.WORKLOADS:
         # No rule would apply, and nothing judged must not look like nothing found.
@@ -210,15 +211,3 @@ def _text(intent: Facts, judged: list[dict[str, t.Any]], bad: list[dict[str, t.A
     lines = [f"- {entry['counts_as']:<8}  {entry['id']:<{width}}  {entry['problem']}. {entry['remedy']}" for entry in shown]
     tail = ["Nothing was changed on this host. The other hosts go on."] if bad else []
     return "\n".join([head, *lines, *tail])
-
-
-def _plain(value: t.Any) -> t.Any:
-    """Plain containers: JMESPath asks for exact types, and Ansible hands in its own."""
-    if isinstance(value, t.Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    for kind in (str, bool, int, float):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
