@@ -85,7 +85,7 @@ def daemonset(name: str, policy: Json, namespace: str) -> Json:
     # The driver's is always updated by hand, or by the upgrade controller, whatever the policy says.
     strategy = "OnDelete" if name == "driver" else common.get("updateStrategy") or "RollingUpdate"
     own = policy["spec"].get(operand.switch or "") or {}
-    image = f"{own.get('repository') or 'nvcr.io/nvidia'}/{own.get('image') or name}:{own.get('version') or 'lab'}"
+    image = f"{own.get('repository') or 'registry.example.com/nvidia'}/{own.get('image') or name}:{own.get('version') or 'lab'}"
     selector = {operand.key: operand.daemonset}
     meta = policy["metadata"]
     owner = {"apiVersion": "nvidia.com/v1", "kind": "ClusterPolicy", "name": meta["name"], "uid": meta["uid"], "controller": True}
