@@ -60,6 +60,9 @@ def start(layout: Layout, part: str, argv: Sequence[str], cwd: Path | None = Non
         except OSError as e:
             raise LabError(f"Starting {part} of the lab in {layout.directory}: {argv[0]}: {e.strerror}.") from e
     (layout.run / f"{part}.pid").write_text(f"{process.pid}\n")
+    # The kernel gives a new program its environment a moment after it has let us go on; before that nobody would know whose it is.
+    while process.poll() is None and MARK.encode() not in Path(f"/proc/{process.pid}/environ").read_bytes():
+        time.sleep(0.005)
     return process.pid
 
 
@@ -108,11 +111,8 @@ def _reap(pids: Sequence[int]) -> None:
 def wait(layout: Layout, part: str, trouble: Callable[[], str | None], seconds: float = 60) -> None:
     """Wait until there is no `trouble`; LabError with the end of the part's log when the part has died, or when it takes too long."""
     began = time.monotonic()
-    unseen = 0
     while found := trouble():
-        # Right after its start a process has no environment yet, by which we would know it: only what stays away has ended.
-        unseen = 0 if part in running(layout) else unseen + 1
-        if unseen > 3:
+        if part not in running(layout):
             raise LabError(
                 f"Starting {part} of the lab in {layout.directory}: it ended by itself. The end of {layout.log / part}.log:\n{tail(layout, part)}"
             )

@@ -16,7 +16,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents._intents import Problem
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents._intents import Problem, nodes_of
 
 Facts = t.Mapping[str, t.Any]
 
@@ -29,7 +29,8 @@ def node_decisions(intents: t.Iterable[Facts], fleet: Facts, limited: bool = Fal
     ``nodes``: entries for ``gpu_node_label``. ``left``: ``[{node, why}]``, refused hosts on which operands run already. ``undecided``: nodes
     that may have a GPU and would still carry no decision after this run. ``limited``: this run is about a part of the inventory.
     """
-    seen = {str(node["name"]): node for node in fleet["nodes"]}
+    intents = list(intents)
+    seen = {str(node["name"]): node for node in nodes_of(fleet)}
     ours = {str(intent["node"]) for intent in intents}
     entries: list[dict[str, t.Any]] = []
     left: list[dict[str, str]] = []

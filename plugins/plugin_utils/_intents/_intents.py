@@ -16,6 +16,8 @@ from __future__ import annotations
 import difflib
 import typing as t
 
+from ansible.module_utils.parsing.convert_bool import boolean
+
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _catalogue
 
@@ -40,7 +42,7 @@ def node_intents(hosts: t.Iterable[Facts], run_hosts: t.Iterable[str] = (), flee
     ``text`` is a failure message that is ready to be shown, empty if there is no problem.
     """
     in_run = {str(name) for name in run_hosts}
-    nodes = None if fleet is None else {str(node["name"]) for node in fleet["nodes"]}
+    nodes = None if fleet is None else {str(node["name"]) for node in nodes_of(fleet)}
     problems: list[Problem] = []
     intents = [_intent(host, in_run, nodes, problems) for host in hosts]
     by_node: dict[str, list[str]] = {}
@@ -56,6 +58,13 @@ def node_intents(hosts: t.Iterable[Facts], run_hosts: t.Iterable[str] = (), flee
         count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
         text = "\n".join([f"Checking the request: {count}. Nothing was changed.", *(f"- {problem}" for problem in problems)])
     return {"intents": intents, "problems": [problem._asdict() for problem in problems], "text": text}
+
+
+def nodes_of(fleet: Facts) -> list[Facts]:
+    """The nodes of a ``gpu_fleet_info`` result. :class:`ValueError` if it is none, as after a read that failed."""
+    if not isinstance(fleet.get("nodes"), t.Sequence):
+        raise ValueError("Comparing the hosts with the cluster: fleet has no list of nodes. Hand over what gpu_fleet_info returned")
+    return list(fleet["nodes"])
 
 
 def _intent(host: Facts, in_run: set[str], nodes: set[str] | None, problems: list[Problem]) -> dict[str, t.Any]:
@@ -85,7 +94,7 @@ def _intent(host: Facts, in_run: set[str], nodes: set[str] | None, problems: lis
         "workload": workload,
         "profile": profile,
         "owner": owner,
-        "reboot_ok": bool(host.get("gpufleet_reboot_ok")),
+        "reboot_ok": _reboot_ok(host, name, problems),
         "limited": name in in_run,
         "state": "refused" if refused else "wanted" if read else "unread",
         "why": str(refused) if refused else None if read else "the host could not be read, or is not in this run",
@@ -93,6 +102,16 @@ def _intent(host: Facts, in_run: set[str], nodes: set[str] | None, problems: lis
         "gpus": gpus,
         "expect": _expect(name, workload, profile, gpus, problems) if read and not refused else [],
     }
+
+
+def _reboot_ok(host: Facts, name: str, problems: list[Problem]) -> bool:
+    """An INI inventory and ``-e name=value`` hand over text, and the text ``false`` must not allow a reboot."""
+    said = host.get("gpufleet_reboot_ok")
+    try:
+        return said is not None and said != "" and bool(boolean(said))
+    except TypeError:
+        problems.append(Problem(f"host {name}", f"gpufleet_reboot_ok is {said!r}", "Set it to true or false"))
+        return False
 
 
 def _workload(host: Facts, name: str, problems: list[Problem]) -> str | None:
@@ -128,7 +147,13 @@ def _profile(host: Facts, name: str, workload: str | None, problems: list[Proble
     known = _catalogue.known_profiles()
     if profile not in known:
         near = _nearest(profile, known)
-        problems.append(Problem(f"host {name}", f"no GPU has a vGPU profile {profile!r}", f"Nearest: {', '.join(near) or 'none'}"))
+        problems.append(
+            Problem(
+                f"host {name}",
+                f"the vGPU Device Manager's stock configuration has no profile {profile!r}",
+                f"Nearest: {', '.join(near) or 'none'}",
+            )
+        )
     return profile
 
 
@@ -175,7 +200,7 @@ def _expect(
         kinds = (
             _catalogue.default_types(gpu["pci"])
             if profile == _catalogue.DEFAULT
-            else [(profile, _catalogue.most(gpu["pci"], gpu["subsystem"], profile))]
+            else [(kind, _catalogue.most(gpu["pci"], gpu["subsystem"], kind)) for kind in [_catalogue.type_of(profile)]]
         )
         if len(kinds) != 1 or kinds[0][1] is None:
             have = " and ".join(kind for kind, _most in kinds if _most) or "no entry"

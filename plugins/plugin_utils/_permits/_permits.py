@@ -14,10 +14,33 @@ import typing as t
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents._intents import Problem
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _catalogue
 
 Facts = t.Mapping[str, t.Any]
 
 CONTAINER_RESOURCE = "nvidia.com/gpu"
+
+
+#: PCI device -> what the sandbox device plugin v1.6.0 makes of it with the pci.ids in its image. Another version may name a device
+#: otherwise: a name counts only where a node advertises it. A device that is not in pci.ids is named by its id.
+#: Source: NVIDIA/kubevirt-gpu-device-plugin, pkg/device_plugin/device_plugin.go.
+NAMES = {
+    "1EB8": "TU104GL_TESLA_T4",
+    "20B5": "GA100_A100_PCIE_80GB",
+    "20F1": "GA100_A100_PCIE_40GB",
+    "2236": "GA102GL_A10",
+    "2330": "GH100_H100_SXM5_80GB",
+    "2331": "GH100_H100_PCIE",
+    "2335": "GH100_H200_SXM_141GB",
+    "233B": "GH100_H200_NVL",
+    "2342": "GH100_GH200_120GB___480GB",
+    "25B6": "GA107GL_A2___A16",
+    "26B5": "AD102GL_L40",
+    "26B9": "AD102GL_L40S",
+    "27B8": "AD104GL_L4",
+    "2901": "GB100_B200",
+    "2BB5": "GB202GL_RTX_PRO_6000_BLACKWELL_SERVER_EDITION",
+}
 
 
 def permitted_devices(intents: t.Iterable[Facts], nodes: t.Iterable[Facts] = (), planned: bool = False) -> dict[str, t.Any]:
@@ -60,8 +83,10 @@ def _planned(intent: Facts) -> list[tuple[str, str, str]]:
 
 
 def _selector(intent: Facts, plain: str) -> str | None:
-    """The full name of a type as the host's driver spells it, or None where the host has not said it."""
-    return next((name for gpu in intent["gpus"] for name in gpu["types"] if _names.plain_type(name) == plain), None)
+    """The full name of a type: as the host's driver spells it, or, before there is a driver, as the data does. None if neither says it."""
+    told = (name for gpu in intent["gpus"] for name in gpu["types"] if _names.plain_type(name) == plain)
+    known = (_catalogue.mdev_name(gpu["pci"], gpu.get("subsystem", ""), plain) for gpu in intent["gpus"])
+    return next(told, None) or next((name for name in known if name), None)
 
 
 def _advertised(intent: Facts, node: Facts, blockers: list[Problem]) -> list[tuple[str, str, str]]:
@@ -76,18 +101,25 @@ def _advertised(intent: Facts, node: Facts, blockers: list[Problem]) -> list[tup
         for name in resources:
             plain = _names.plain_type(name)
             if plain:
-                entries.append(("mdev", _selector(intent, plain) or name.partition("/")[2], name))
-        return entries
+                # KubeVirt takes a blank for an underscore. A spelling that differs in more than that would be another device.
+                advertised, selector = name.partition("/")[2], _selector(intent, plain)
+                same = selector is not None and _names.mdev_name_key(selector) == advertised
+                entries.append(("mdev", selector if selector and same else advertised, name))
+        return entries or _nothing(intent, blockers)
     whole = [name for name in resources if not _names.plain_type(name)]
     ids = list(dict.fromkeys(gpu["pci"] for gpu in intent["gpus"]))
+    if not whole:
+        return _nothing(intent, blockers)
     if len(ids) == 1:
         return (
             [("pci", _names.pci_id_key(ids[0]), name) for name in whole[:1]]
             if len(whole) <= 1
             else _ambiguous(intent, ids, whole, blockers)
         )
-    # Several models: counts tell them apart where they differ.
-    entries = []
+    # Several models: names tell them apart where they are known, counts where they differ.
+    entries = [("pci", _names.pci_id_key(pci), name) for pci in ids for name in whole if _named(pci, name)]
+    ids = [pci for pci in ids if ("pci", _names.pci_id_key(pci)) not in {entry[:2] for entry in entries}]
+    whole = [name for name in whole if name not in {entry[2] for entry in entries}]
     for pci in ids:
         count = sum(gpu["pci"] == pci for gpu in intent["gpus"])
         fitting = [name for name in whole if int(node["allocatable"][name]) == count]
@@ -96,6 +128,17 @@ def _advertised(intent: Facts, node: Facts, blockers: list[Problem]) -> list[tup
             return _ambiguous(intent, ids, whole, blockers)
         entries.append(("pci", _names.pci_id_key(pci), fitting[0]))
     return entries
+
+
+def _named(pci: str, name: str) -> bool:
+    device = pci.upper().partition(":")[2]
+    return name.partition("/")[2] in (NAMES.get(device), device.lower())
+
+
+def _nothing(intent: Facts, blockers: list[Problem]) -> list[tuple[str, str, str]]:
+    problem = f"it is meant for {intent['workload']}, and is not known to advertise any device for it"
+    blockers.append(Problem(f"node {intent['node']}", problem, "Let gpu_operator_wait succeed for it first, in the same run"))
+    return []
 
 
 def _ambiguous(intent: Facts, ids: list[str], names: list[str], blockers: list[Problem]) -> list[tuple[str, str, str]]:

@@ -28,11 +28,18 @@ def _data() -> dict[str, t.Any]:
 
 @functools.lru_cache(maxsize=1)
 def known_profiles() -> frozenset[str]:
-    """Every name that a profile can have: a type of any GPU, an alias with graphics, or ``default``."""
+    """The names that the stock configuration of the vGPU Device Manager has.
+
+    Its types are those that the data has from that source (``V``); it has no A and B series, and no longer the oldest GPUs.
+    """
     data = _data()
-    names = {kind["name"] for gpu in data["gpus"] for kind in gpu["types"]}
-    names |= {name for gpu in data["legacy_gpus"] for name in gpu["types"]}
+    names = {kind["name"] for gpu in data["gpus"] for kind in gpu["types"] if kind["series"] in "QC" and "V" in kind["src"]}
     return frozenset(names | set(data["config_aliases_gfx"]) | {DEFAULT})
+
+
+def type_of(profile: str) -> str:
+    """The type that a profile of the stock configuration creates: an alias with the suffix ``GFX`` stands for the type without it."""
+    return profile.removesuffix("GFX") if profile in _data()["config_aliases_gfx"] else profile
 
 
 def families(pci_id: str, subsystem: str = "") -> list[dict[str, t.Any]]:
@@ -44,18 +51,19 @@ def families(pci_id: str, subsystem: str = "") -> list[dict[str, t.Any]]:
 
 
 def most(pci_id: str, subsystem: str, kind: str) -> int | None:
-    """How many vGPUs of one type fit on one GPU, or None if the data knows no such type for it."""
-    data = _data()
+    """How many vGPUs of one type fit on one GPU, time-sliced or on MIG instances, or None if the data knows no such type for it."""
     for gpu in families(pci_id, subsystem):
         for entry in gpu["types"]:
             if entry["name"] == kind:
-                return int(entry["max_equal_size"]) if entry.get("max_equal_size") else None
-        if kind in data["config_aliases_gfx"] and gpu["family"].startswith("RTX PRO"):
-            return int(data["config_aliases_gfx"][kind])
-    device = pci_id.upper().partition(":")[2]
-    for gpu in data["legacy_gpus"]:
-        if gpu["pci_device"].upper() == device and kind in gpu["types"]:
-            return int(gpu["types"][kind])
+                return int(entry.get("max_equal_size") or entry["max_per_gpu"])
+    return None
+
+
+def mdev_name(pci_id: str, subsystem: str, kind: str) -> str | None:
+    """A type as the driver spells it (``NVIDIA A10-4Q``), or None if the data knows no such type for the GPU, or not how it is spelled."""
+    for gpu in families(pci_id, subsystem):
+        if gpu["mdev_name_prefix"] and any(entry["name"] == kind for entry in gpu["types"]):
+            return f"{gpu['mdev_name_prefix']} {kind}"
     return None
 
 

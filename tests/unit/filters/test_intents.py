@@ -107,6 +107,63 @@ def test_profiles() -> None:
     assert {"A10-4Q", "default", "DC-1-2QGFX"} <= _catalogue.known_profiles()
 
 
+@pytest.mark.parametrize(
+    ("pci", "profile", "expected"),
+    [
+        ("10DE:20B7", "A30-1-6C", {"vgpu_type": "A30-1-6C", "count": 4}),
+        # An alias of the stock configuration: what is created, and so what is advertised, has the name without the suffix.
+        ("10DE:2BB5", "DC-1-24QGFX", {"vgpu_type": "DC-1-24Q", "count": 4}),
+        # One name, two GPU families.
+        ("10DE:2BB5", "DC-16Q", {"vgpu_type": "DC-16Q", "count": 6}),
+        ("10DE:2C3A", "DC-16Q", {"vgpu_type": "DC-16Q", "count": 2}),
+    ],
+)
+def test_a_profile_of_mig_instances_an_alias_and_a_shared_name(pci: str, profile: str, expected: dict[str, t.Any]) -> None:
+    found = node_intents([host("a", "gpu_vm_vgpu", gpus=[gpu(pci=pci)], gpufleet_vgpu_profile=profile)])
+    assert (found["problems"], found["intents"][0]["expect"]) == ([], [expected])
+
+
+@pytest.mark.parametrize("profile", ["A10-2B", "A10-1A", "A10G-4Q", "P40-4Q"])
+def test_a_type_that_the_stock_configuration_leaves_out_is_no_profile(profile: str) -> None:
+    assert "stock configuration has no profile" in node_intents([host("a", "gpu_vm_vgpu", gpufleet_vgpu_profile=profile)])["text"]
+
+
+def test_the_profiles_are_those_of_the_stock_configuration() -> None:
+    assert len(_catalogue.known_profiles()) == 711
+    assert all(_catalogue.type_of(name).removesuffix("GFX") == _catalogue.type_of(name) for name in _catalogue.known_profiles())
+
+
+@pytest.mark.parametrize(
+    ("said", "allowed"),
+    [
+        (True, True),
+        ("true", True),
+        ("yes", True),
+        (False, False),
+        ("false", False),
+        ("False", False),
+        ("no", False),
+        (None, False),
+        ("", False),
+    ],
+)
+def test_a_reboot_is_allowed_by_a_true_value_and_not_by_text(said: t.Any, allowed: bool) -> None:
+    found = node_intents([host("a", "gpu_container", gpufleet_reboot_ok=said)])
+    assert (found["intents"][0]["reboot_ok"], found["problems"]) == (allowed, [])
+
+
+def test_a_reboot_permission_that_is_no_boolean_is_a_problem() -> None:
+    found = node_intents([host("a", "gpu_container", gpufleet_reboot_ok="perhaps")])
+    assert found["intents"][0]["reboot_ok"] is False and "gpufleet_reboot_ok is 'perhaps'" in found["text"]
+
+
+@pytest.mark.parametrize("broken", [{}, {"failed": True, "msg": "no route"}, {"nodes": None}])
+def test_a_read_of_the_cluster_that_failed_is_no_empty_cluster(broken: dict[str, t.Any]) -> None:
+    for ask in (lambda: node_intents(HOSTS, fleet=broken), lambda: node_decisions([], broken)):
+        with pytest.raises(ValueError, match="what gpu_fleet_info returned"):
+            ask()
+
+
 # ------------------------------------------------------------------ decisions
 
 
@@ -175,6 +232,10 @@ def test_no_decision_ever_takes_operands_away(found: list[dict[str, t.Any]], our
     assert {n["name"] for n in nodes} - decided == set(made["undecided"])
 
 
+def test_intents_that_can_be_read_once_are_all_decided_about() -> None:
+    assert len(node_decisions(iter(intents(*HOSTS)), fleet(*(node(name) for name in "cpv")))["nodes"]) == 3
+
+
 # ------------------------------------------------------------------ permits
 
 
@@ -215,3 +276,54 @@ def test_refused_hosts_and_hosts_of_other_runs_add_nothing() -> None:
     refused = host("p", "gpu_vm_passthrough", preflight_refused="x")
     assert permitted_devices(intents(refused), [advertised("p", "nvidia.com/X")])["pci_devices"] == []
     assert permitted_devices(intents(HOSTS[1], run=[]), [advertised("p", "nvidia.com/X")])["pci_devices"] == []
+
+
+def test_a_vgpu_has_the_same_selector_before_and_after_its_driver_is_there() -> None:
+    """Check mode and the run are compared by it, and so are two runs."""
+    blank = host("v", "gpu_vm_vgpu", gpus=[gpu()], gpufleet_vgpu_profile="A10-4Q")
+    nodes = [advertised("v", "nvidia.com/NVIDIA_A10-4Q", count=6)]
+    planned = permitted_devices(intents(blank), [], planned=True)["mediated_devices"]
+    assert planned == permitted_devices(intents(blank), nodes)["mediated_devices"]
+    assert planned == permitted_devices(intents(HOSTS[2]), nodes)["mediated_devices"]
+
+
+def test_a_vgpu_that_is_advertised_under_another_brand_keeps_the_advertised_name() -> None:
+    found = permitted_devices(intents(HOSTS[2]), [advertised("v", "nvidia.com/GRID_A10-4Q", count=12)])
+    assert [entry["selector"] for entry in found["mediated_devices"]] == ["GRID_A10-4Q"]
+
+
+def test_two_models_with_equal_counts_are_told_apart_by_known_names() -> None:
+    wanted = intents(host("p", "gpu_vm_passthrough", gpus=[gpu(), gpu("0000:61:00.0", pci="10DE:20B5")]))
+    found = permitted_devices(wanted, [advertised("p", "nvidia.com/GA102GL_A10", "nvidia.com/NEW_NAME_OF_AN_A100", count=1)])
+    assert (found["blockers"], {entry["selector"]: entry["resource_name"] for entry in found["pci_devices"]}) == (
+        [],
+        {"10DE:2236": "nvidia.com/GA102GL_A10", "10DE:20B5": "nvidia.com/NEW_NAME_OF_AN_A100"},
+    )
+    by_id = permitted_devices(wanted, [advertised("p", "nvidia.com/2236", "nvidia.com/20b5", count=1)])["pci_devices"]
+    assert {entry["selector"]: entry["resource_name"] for entry in by_id} == {
+        "10DE:2236": "nvidia.com/2236",
+        "10DE:20B5": "nvidia.com/20b5",
+    }
+
+
+@pytest.mark.parametrize("wanted", HOSTS[1:], ids=["passthrough", "vgpu"])
+@pytest.mark.parametrize("allocatable", [None, {}, {"nvidia.com/gpu": 2}, {"nvidia.com/GA102GL_A10": 0, "nvidia.com/NVIDIA_A10-4Q": 0}])
+def test_a_vm_node_without_any_device_stops_instead_of_permitting_nothing(wanted: dict[str, t.Any], allocatable: t.Any) -> None:
+    name = wanted["inventory_hostname"]
+    nodes = [] if allocatable is None else [{"name": name, "allocatable": allocatable}]
+    found = permitted_devices(intents(wanted), nodes)
+    assert f"node {name}" in found["text"] and (found["pci_devices"], found["mediated_devices"]) == ([], [])
+
+
+@given(st.lists(st.sampled_from(["10DE:2236", "10DE:20B5", "10DE:26B9", "10DE:2BB9"]), min_size=1, max_size=6), st.randoms())
+def test_whatever_the_mix_a_permit_never_names_another_model(models: list[str], shuffle: t.Any) -> None:
+    """Whole GPUs under the plugin's own names: all of them are permitted, each under its own."""
+    own = {"10DE:2236": "GA102GL_A10", "10DE:20B5": "GA100_A100_PCIE_80GB", "10DE:26B9": "AD102GL_L40S", "10DE:2BB9": "2bb9"}
+    gpus = [gpu(f"0000:{bus:02x}:00.0", pci=pci) for bus, pci in enumerate(models)]
+    names = [f"nvidia.com/{own[pci]}" for pci in dict.fromkeys(models)]
+    shuffle.shuffle(names)
+    allocatable = {name: sum(name == f"nvidia.com/{own[pci]}" for pci in models) for name in names}
+    found = permitted_devices(intents(host("p", "gpu_vm_passthrough", gpus=gpus)), [{"name": "p", "allocatable": allocatable}])
+    assert {entry["selector"]: entry["resource_name"] for entry in found["pci_devices"]} == {
+        pci: f"nvidia.com/{own[pci]}" for pci in models
+    }
