@@ -278,12 +278,16 @@ def cluster_unmet(snapshot: Snapshot) -> Unmet | None:
     if snapshot.policy is None:
         return Unmet("there is no ClusterPolicy")
     status = snapshot.policy.get("status") or {}
-    condition: t.Mapping[str, t.Any] = next((c for c in status.get("conditions") or [] if c.get("type") == "Ready"), {})
-    if status.get("state") == "ready" and condition.get("status") == "True" and condition.get("reason") == "Reconciled":
+    conditions = {c.get("type"): c for c in status.get("conditions") or []}
+    ready = conditions.get("Ready") or {}
+    if status.get("state") == "ready" and ready.get("status") == "True" and ready.get("reason") == "Reconciled":
         return None
+    # While something is wrong the operator says what in a condition of its own (internal/conditions/clusterpolicy.go, v26.7.0).
+    error = conditions.get("Error") or {}
+    told = error if error.get("status") == "True" else ready
     return Unmet(
-        f"the ClusterPolicy is {status.get('state') or 'without state'} ({condition.get('reason') or 'no reason'})",
-        str(condition.get("message") or ""),
+        f"the ClusterPolicy is {status.get('state') or 'without state'} ({told.get('reason') or 'no reason'})",
+        str(told.get("message") or ready.get("message") or ""),
     )
 
 

@@ -181,6 +181,13 @@ def test_ready_counts_only_if_something_was_reconciled(policy_object: Json | Non
     assert found is None if words is None else words in str(found)
 
 
+def test_what_the_operator_says_in_its_condition_of_errors_is_named() -> None:
+    ready = {"type": "Ready", "status": "False", "reason": "Error", "message": ""}
+    error = {"type": "Error", "status": "True", "reason": "OperandNotReady", "message": "states not ready: [state-vgpu-manager]"}
+    found = _wait.cluster_unmet(Scene("container").snapshot({"status": {"state": "notReady", "conditions": [ready, error]}}))
+    assert "OperandNotReady" in str(found) and "state-vgpu-manager" in str(found)
+
+
 # ------------------------------------------------------------------ time
 
 
