@@ -57,7 +57,7 @@ shell: ## a shell with the development environment, and the lab's programs and c
 
 clean: ## stop the lab and remove what runs left in the checkout (not the cache)
 	@test ! -e "$${GPUFLEET_LAB_DIR:-.lab}" || $(MAKE) lab-down
-	@rm -rf .ansible .hypothesis .mypy_cache .ruff_cache .pytest_cache gpufleet-report tests/output
+	@rm -rf .ansible .hypothesis .mypy_cache .ruff_cache .pytest_cache gpufleet-report extensions/molecule/*/gpufleet-report tests/output
 
 format: ## format the Python files
 	@$(IN) ruff check --select I --fix -q

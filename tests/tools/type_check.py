@@ -2,7 +2,7 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Type-check the collection under its full name, and the lab: strictly where decisions are made, leniently in modules' I/O."""
+"""Type-check the collection under its full name, strictly, where decisions are made: module_utils and plugin_utils."""
 
 from __future__ import annotations
 
