@@ -245,6 +245,8 @@ def _procfs(root: Path, spec: HostSpec) -> None:
     _write(root, "proc/cpuinfo", f"processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: {flags}\n")
     _write(root, "proc/1/comm", "systemd\n")
     (root / "proc/1/fd").mkdir()
+    _write(root, "proc/2/comm", "kthreadd\n")
+    (root / "proc/2/fd").mkdir()
     for pid in spec.qemu:
         _write(root, f"proc/{pid}/comm", "qemu-system-x86\n")
         (root / f"proc/{pid}/fd").mkdir()

@@ -16,7 +16,7 @@ import posixpath
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _system
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._names import GPU_CLASSES, NVIDIA, plain_type
 
@@ -26,6 +26,7 @@ Unknown = _system.Unknown
 _DEVICES = "/sys/bus/pci/devices"
 _BRIDGE = "06"
 _NVSWITCH_CLASS = "0680"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PCI_IDS = ("/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids")
 
 
@@ -82,7 +83,9 @@ def _target(host: Host, path: str) -> str | None:
 def gpus(host: Host, found: t.Sequence[Function], unknown: Unknown) -> t.List[Facts]:
     """Every physical GPU of the host, by address."""
     models = model_names(_pci_ids(host, unknown))
-    users = _users(host, unknown)
+    opened = _holders.Opened(host)
+    if opened.unknown is not None:
+        unknown.reasons["gpus.users"] = opened.unknown
     mdevs = _mdevs(host)
     facts = []
     for function in found:
@@ -94,7 +97,7 @@ def gpus(host: Host, found: t.Sequence[Function], unknown: Unknown) -> t.List[Fa
             other for other in found if other.vendor == NVIDIA and other.address != address and _slot(other.address) == _slot(address)
             and other.parent is None and other.kind not in GPU_CLASSES
         ]  # fmt: skip
-        minor = _minor(host, address)
+        minor = _holders.nvidia_minor(host, address)
         power = unknown.text(host, f"gpus.{address}.power_state", f"{path}/power_state")
         override = _system.quiet(host, f"{path}/driver_override")
         facts.append(
@@ -119,13 +122,7 @@ def gpus(host: Host, found: t.Sequence[Function], unknown: Unknown) -> t.List[Fa
                 "vgpu": _vgpu(host, function, virtual, mdevs),
                 "mig": _mig(host, minor, unknown, address),
                 "companions": [other.address for other in companions],
-                "users": None
-                if users is None
-                else [
-                    {"pid": pid, "comm": comm}
-                    for device, pid, comm in users
-                    if device in {f"vfio/{f.group}" for f in (function, *virtual) if f.group is not None} | {f"nvidia{minor}"}
-                ],
+                "users": users(host, function, virtual, opened),
             }
         )
     return facts
@@ -260,12 +257,6 @@ def _mdevs(host: Host) -> t.List[t.Tuple[str, str, str]]:
     return sorted(found, key=lambda mdev: (mdev[1], mdev[0]))
 
 
-def _minor(host: Host, address: str) -> int | None:
-    text = _system.quiet(host, f"/proc/driver/nvidia/gpus/{address}/information") or ""
-    match = re.search(r"^Device Minor:\s*(\d+)", text, re.MULTILINE)
-    return int(match.group(1)) if match else None
-
-
 def _mig(host: Host, minor: int | None, unknown: Unknown, address: str) -> Facts:
     if minor is None:
         unknown.reasons[f"gpus.{address}.mig"] = "NVIDIA's driver does not run this GPU, and only it knows"
@@ -276,27 +267,24 @@ def _mig(host: Host, minor: int | None, unknown: Unknown, address: str) -> Facts
     return {"mode": "enabled" if instances else None, "instances": len(instances)}
 
 
-def _users(host: Host, unknown: Unknown) -> t.Optional[t.List[t.Tuple[str, int, str]]]:
-    """``(device below /dev, pid, comm)`` of every open VFIO group and NVIDIA device; None where the processes cannot be seen."""
-    pids = _system.processes(host)
-    if not pids and not host.exists("/proc/1"):
-        unknown.reasons["gpus.users"] = "/proc shows no process"
-        return None
-    found = set()
-    for pid in pids:
-        try:
-            descriptors = host.names(f"/proc/{pid}/fd")
-            links = [host.link(f"/proc/{pid}/fd/{number}") or "" for number in descriptors]
-        except HostError as error:
-            if pid != 1 and not host.exists(f"/proc/{pid}"):
-                continue  # ended while we looked
-            unknown.reasons["gpus.users"] = f"{error}; read as root"
+def users(host: Host, function: Function, virtual: t.Sequence[Function], opened: _holders.Opened) -> t.Optional[t.List[Facts]]:
+    """``[{pid, comm}]`` of who holds a GPU, one of its virtual functions or a vGPU on one of them; None if that is unknown."""
+    found: t.Dict[int, str] = {}
+    for part in (function, *virtual):
+        holders = holders_of(host, part, opened)
+        if holders is None:
             return None
-        for link in links:
-            device = re.fullmatch(r"/dev/(vfio/\d+|nvidia\d+)", link)
-            if device:
-                found.add((device.group(1), pid, _system.quiet(host, f"/proc/{pid}/comm") or ""))
-    return sorted(found)
+        found.update({holder.pid: holder.comm for holder in holders})
+    return [{"pid": pid, "comm": found[pid]} for pid in sorted(found)]
+
+
+def holders_of(host: Host, function: Function, opened: _holders.Opened) -> t.Optional[t.List[_holders.Holder]]:
+    """Who holds one function, or a mediated device on it; None if that is unknown."""
+    nodes = _holders.nodes(host, function.path, function.group, function.address if function.parent is None else None)
+    for name in host.names(function.path):
+        if _UUID.fullmatch(name):
+            nodes.update(_holders.nodes(host, f"{function.path}/{name}", _target(host, f"{function.path}/{name}/iommu_group")))
+    return opened.of(nodes, vfio="vfio" in (function.driver or ""))
 
 
 def _pci_ids(host: Host, unknown: Unknown) -> str:

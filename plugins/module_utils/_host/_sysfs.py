@@ -19,6 +19,9 @@ import errno
 import os
 import stat
 import tempfile
+import typing as t
+
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel
 
 _MAX_LINKS = 40
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
@@ -31,6 +34,27 @@ class HostError(Exception):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class KernelError(HostError):
+    """The kernel refused a write: ``errno`` is what it answered, such as EBUSY or ENOSPC."""
+
+    def __init__(self, path: str, number: int) -> None:
+        super().__init__(path, os.strerror(number))
+        self.errno = number
+
+
+class KernelTimeout(HostError):
+    """The kernel has not answered a write in time, and may still do what was asked."""
+
+
+#: What may stand where a file of a host is expected, and is none.
+_KINDS = (
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISBLK, "a block device"),
+    (stat.S_ISSOCK, "a socket"),
+)
 
 
 class Host:
@@ -90,7 +114,9 @@ class Host:
     def read_bytes(self, path: str) -> bytes | None:
         """The content, or None if there is no such file."""
         try:
-            descriptor = os.open(self._real(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            real = self._real(path)
+            self._refuse_no_file(path, os.stat(real))  # before it is opened: opening a FIFO or a device can already do something
+            descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(descriptor, "rb") as file:
                 return file.read()
         except OSError as error:
@@ -157,6 +183,8 @@ class Host:
         try:
             os.makedirs(os.path.dirname(real), mode=0o755, exist_ok=True)
             before = os.stat(real) if os.path.exists(real) else None
+            if before is not None:
+                self._refuse_no_file(path, before)
             descriptor, beside = tempfile.mkstemp(dir=os.path.dirname(real), prefix=f".{os.path.basename(real)}.")
             try:
                 with open(descriptor, "w", encoding="utf-8", newline="") as file:
@@ -186,9 +214,79 @@ class Host:
             if error.errno not in _MISSING:
                 raise HostError(path, error.strerror or str(error)) from error
 
+    def write_kernel(self, path: str, text: str, timeout: float = 30) -> None:
+        """Write to a file below ``/sys``, waiting at most ``timeout`` seconds for the kernel's answer.
+
+        Raises KernelError with the kernel's answer, or KernelTimeout. A directory that only looks like sysfs is refused: nothing
+        would react to what is written there.
+        """
+        resolved = self.resolve(path)
+        real = self.root.rstrip("/") + resolved
+        try:
+            if not resolved.startswith("/sys/") or os.stat(real).st_dev not in _sysfs_devices():
+                raise HostError(path, "is no file of a running kernel's sysfs")
+            _kernel.write(real, text, timeout)
+        except _kernel.NoAnswer as error:
+            raise KernelTimeout(path, f"{error}; it may still do what was asked") from error
+        except OSError as error:
+            raise KernelError(path, error.errno or errno.EIO) from error
+
+    def device_number(self, path: str) -> str | None:
+        """``major:minor`` of the device that ``path`` is, or None if it is none (or is not there)."""
+        try:
+            found = os.stat(self._real(path))
+        except OSError:
+            return None
+        if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
+            return None
+        return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+
+    def open_devices(self, pid: int) -> t.List[t.Tuple[str, str | None]]:
+        """What a process has open below a ``/dev``, or as a VFIO device without a name: ``[(name, major:minor)]``.
+
+        The name is the one in the process's own view. In a tree, whose links lead to no device, there is no number.
+        Raises HostError where its descriptors cannot be seen.
+        """
+        directory = f"/proc/{pid}/fd"
+        found = []
+        for number in self.names(directory):
+            name = self.link(f"{directory}/{number}") or ""
+            if "/dev/" in name:  # nothing else is asked: a file on a server that is gone would make us wait
+                found.append((name, self._open_number(f"{directory}/{number}")))
+            elif name == "anon_inode:[vfio-device]":
+                found.append((name, None))
+        return found
+
+    def _open_number(self, descriptor: str) -> str | None:
+        # The link of a descriptor is followed by the kernel, not by its text: the process may live in another mount namespace.
+        try:
+            found = os.stat(self._real(descriptor, last=False))
+        except OSError:
+            return None
+        if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
+            return None
+        return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+
+    def _refuse_no_file(self, path: str, found: os.stat_result) -> None:
+        for is_kind, name in _KINDS:
+            if is_kind(found.st_mode):
+                raise HostError(path, f"is {name}, where a file is expected")
+
     def _refuse_kernel_file(self, path: str) -> None:
         if self.resolve(path).startswith(("/sys/", "/proc/", "/dev/")):
             raise HostError(path, "is a file of the kernel and is not written like a file on disk")
+
+
+def _sysfs_devices() -> t.Set[int]:
+    """The device numbers of all mounted sysfs, from our own list of mounts (proc_pid_mountinfo(5))."""
+    devices = set()
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        for line in mounts:
+            mount, _dash, source = line.partition(" - ")
+            if source.startswith("sysfs "):
+                major, _colon, minor = mount.split()[2].partition(":")
+                devices.add(os.makedev(int(major), int(minor)))
+    return devices
 
 
 def _copy_context(source: str, descriptor: int) -> None:

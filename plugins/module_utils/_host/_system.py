@@ -231,12 +231,12 @@ def kernel_log(host: Host, unknown: Unknown) -> t.List[Facts]:
 
 def qemu(host: Host, unknown: Unknown) -> t.Optional[t.List[Facts]]:
     """The QEMU processes that run, ``[{pid, comm}]``; None where the processes cannot be seen."""
-    pids = processes(host)
-    if not host.exists("/proc/1") and not pids:
-        unknown.reasons["qemu"] = "/proc shows no process"
+    why = unseen(host)
+    if why is not None:
+        unknown.reasons["qemu"] = why
         return None
     found = []
-    for pid in pids:
+    for pid in processes(host):
         comm = quiet(host, f"/proc/{pid}/comm") or ""
         if is_qemu(comm):
             found.append({"pid": pid, "comm": comm})
@@ -250,3 +250,12 @@ def is_qemu(comm: str) -> bool:
 
 def processes(host: Host) -> t.List[int]:
     return sorted(int(name) for name in host.names("/proc") if name.isdigit())
+
+
+def unseen(host: Host) -> str | None:
+    """Why the processes of the host itself cannot be seen, or None if they can. In its first PID namespace, process 2 is kthreadd."""
+    if not host.exists("/proc/1"):
+        return "/proc shows no process"
+    if quiet(host, "/proc/2/comm") != "kthreadd":
+        return "/proc shows the processes of a container, not those of the host"
+    return None
