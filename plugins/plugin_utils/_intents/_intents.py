@@ -35,16 +35,22 @@ class Problem(t.NamedTuple):
         return f"{self.target}: {self.problem}. {self.remedy}"
 
 
-def node_intents(hosts: t.Iterable[Facts], run_hosts: t.Iterable[str] = (), fleet: Facts | None = None) -> dict[str, t.Any]:
+OWNERS = ("operator", "host")
+
+
+def node_intents(
+    hosts: t.Iterable[Facts], run_hosts: t.Iterable[str] = (), fleet: Facts | None = None, owners: t.Collection[str] = OWNERS[:1]
+) -> dict[str, t.Any]:
     """``{intents, problems, text}`` from the variables of every GPU host of the inventory.
 
     ``run_hosts``: the hosts of this run. ``fleet``: what ``gpu_fleet_info`` returned, or None before the cluster was read.
+    ``owners``: who may own the devices of a host of this run; a host with another owner is a problem.
     ``text`` is a failure message that is ready to be shown, empty if there is no problem.
     """
     in_run = {str(name) for name in run_hosts}
     nodes = None if fleet is None else {str(node["name"]) for node in nodes_of(fleet)}
     problems: list[Problem] = []
-    intents = [_intent(host, in_run, nodes, problems) for host in hosts]
+    intents = [_intent(host, in_run, nodes, owners, problems) for host in hosts]
     by_node: dict[str, list[str]] = {}
     for intent in intents:
         by_node.setdefault(intent["node"], []).append(intent["host"])
@@ -67,7 +73,7 @@ def nodes_of(fleet: Facts) -> list[Facts]:
     return list(fleet["nodes"])
 
 
-def _intent(host: Facts, in_run: set[str], nodes: set[str] | None, problems: list[Problem]) -> dict[str, t.Any]:
+def _intent(host: Facts, in_run: set[str], nodes: set[str] | None, owners: t.Collection[str], problems: list[Problem]) -> dict[str, t.Any]:
     name = str(host["inventory_hostname"])
     node = str(host.get("gpufleet_node_name") or name)
     workload = _workload(host, name, problems)
@@ -80,9 +86,12 @@ def _intent(host: Facts, in_run: set[str], nodes: set[str] | None, problems: lis
     except ValueError as error:
         problems.append(Problem(f"host {name}", str(error), "Correct gpufleet_node_name"))
     owner = str(host.get("gpufleet_device_owner") or "operator")
-    if owner != "operator":
-        known = "devices that the host owns are not supported" if owner == "host" else f"gpufleet_device_owner is {owner!r}"
-        problems.append(Problem(f"host {name}", known, "Set gpufleet_device_owner: operator"))
+    if owner not in OWNERS:
+        problems.append(Problem(f"host {name}", f"gpufleet_device_owner is {owner!r}", "Set it to operator or host"))
+    elif owner not in owners:
+        problem = "its devices are the host's own (gpufleet_device_owner: host), and this playbook cannot serve such a node yet"
+        remedy = "Use prepare_hosts and host_devices for it and leave it out of gpu_nodes here, or set gpufleet_device_owner: operator"
+        problems.append(Problem(f"host {name}", problem, remedy))
     profile = _profile(host, name, workload, problems)
     facts = host.get("preflight_host") or {}
     read = facts.get("gpus") is not None

@@ -85,7 +85,7 @@ def test_refused_and_unread_hosts() -> None:
         ([host("a", "gpu_vm_vgpu")], ["gpufleet_vgpu_profile is not set"]),
         ([host("a", "gpu_vm_vgpu", gpufleet_vgpu_profile="A10-5Q")], ["'A10-5Q'", "A10-4Q", "A10-6Q"]),
         ([host("a", "gpu_vm_vgpu", gpufleet_vgpu_profile="A16-4Q")], ["cannot have the profile A16-4Q"]),
-        ([host("a", "gpu_container", gpufleet_device_owner="host")], ["not supported"]),
+        ([host("a", "gpu_container", gpufleet_device_owner="host")], ["the host's own", "cannot serve"]),
         ([host("a", "gpu_container", gpufleet_device_owner="me")], ["'me'"]),
     ],
 )
