@@ -22,6 +22,8 @@ from pathlib import Path
 
 KERNEL = "5.15.0-119-generic"
 ROOT_DEVICE = "UUID=4f5f1b8e-6c0e-4d52-9f0a-2f4f5a9d7c11"
+#: Modules that the kernel of a tree has.
+MODULES = ("drivers/gpu/drm/nouveau/nouveau", "drivers/vfio/pci/vfio-pci", "drivers/vfio/vfio_iommu_type1", "arch/x86/kvm/kvm")
 #: Where a tree keeps what it was built from.
 _MEMORY = "var/lib/host-tree.json"
 #: vGPU types that the driver of an A10 names, with how many fit on one GPU (data/vgpu_types.json).
@@ -58,6 +60,7 @@ class Gpu:
     fell_off_bus: bool = False
     bar1: int = 32 << 30
     power_state: str = "D0"
+    boot_driver: str | None = None  #: what takes it with each boot, unless that module is blocked
 
 
 @dataclasses.dataclass
@@ -76,6 +79,8 @@ class HostSpec:
     kernel_log: list[str] = dataclasses.field(default_factory=list)
     os_id: str = "ubuntu"
     os_version: str = "22.04"
+    mdev: bool = True  #: does its kernel have the module
+    initramfs: list[str] = dataclasses.field(default_factory=lambda: ["nouveau", "nvme"])  #: modules that an initramfs is built with
 
 
 def a10s(**more: object) -> list[Gpu]:
@@ -109,13 +114,31 @@ def build(root: Path, spec: HostSpec) -> None:
 def reboot(root: Path) -> None:
     """Boot the tree again: GRUB's files are read anew; what lives in the running kernel only is gone."""
     spec = _recall(root)
+    build_initramfs(root, spec)
+    blocked = set(_words(root, "etc/modprobe.d", "blacklist "))
     for gpu in spec.gpus:
-        gpu.vfs, gpu.active, gpu.driver = 0, {}, None
+        gpu.vfs, gpu.active = 0, {}
+        gpu.driver = None if gpu.boot_driver in blocked else gpu.boot_driver
     spec.qemu, spec.kernel_log = [], []
-    spec.modules = [name for name in spec.modules if not name.startswith(("nvidia", "mdev"))]
+    kept = [name for name in spec.modules if not name.startswith(("nvidia", "mdev"))]
+    spec.modules = sorted({*kept, *(name.replace("-", "_") for name in _words(root, "etc/modules-load.d", ""))})
     _remember(root, spec)
     shutil.rmtree(root / "run", ignore_errors=True)
     _boot(root, spec)
+
+
+def build_initramfs(root: Path, spec: HostSpec | None = None) -> None:
+    """What the pending ``update-initramfs`` does: the image holds modules, and modprobe's files as they are now. Here it is the list of both."""
+    spec = spec or _recall(root)
+    modules = [f"usr/lib/modules/{KERNEL}/kernel/{name}.ko" for name in spec.initramfs]
+    files = [f"etc/modprobe.d/{path.name}" for path in sorted((root / "etc/modprobe.d").glob("*.conf"))]
+    _write(root, f"boot/initrd.img-{KERNEL}", "".join(f"{name}\n" for name in [*modules, *files]))
+
+
+def _words(root: Path, directory: str, start: str) -> list[str]:
+    """What follows ``start`` on the lines of a directory's ``.conf`` files, comments left out."""
+    lines = [line for path in sorted((root / directory).glob("*.conf")) for line in path.read_text().splitlines()]
+    return [line.removeprefix(start).strip() for line in lines if line.startswith(start) and line and not line.startswith("#")]
 
 
 def mend_firmware(root: Path) -> None:
@@ -200,15 +223,19 @@ def _disk(root: Path, spec: HostSpec) -> None:
         f'GRUB_CMDLINE_LINUX_DEFAULT="{_escaped(spec.cmdline_default)}"\nGRUB_CMDLINE_LINUX="{_escaped(spec.cmdline)}"\n',
     )
     (root / "etc/default/grub.d").mkdir()
-    for name in ("vmlinuz", "initrd.img", "config"):
+    for name in ("vmlinuz", "config"):
         _write(root, f"boot/{name}-{KERNEL}", "")
-    _write(root, "usr/sbin/update-grub", "")
+    build_initramfs(root, spec)
+    for program in ("usr/sbin/update-grub", "usr/sbin/update-initramfs", "usr/bin/lsinitramfs"):
+        _write(root, program, "")
     _write(
         root,
         "usr/share/misc/pci.ids",
         "8086  Intel Corporation\n\t159b  E810\n10de  NVIDIA Corporation\n\t2236  GA102GL [A10]\n\t\t10de 1482  A10\n",
     )
-    (root / f"lib/modules/{KERNEL}").mkdir(parents=True)
+    modules = [*MODULES, "mdev"] if spec.mdev else MODULES
+    _write(root, f"lib/modules/{KERNEL}/modules.dep", "".join(f"kernel/{name}.ko:\n" for name in modules))
+    _write(root, f"lib/modules/{KERNEL}/modules.builtin", "kernel/drivers/vfio/vfio.ko\n")
     (root / "dev").mkdir()
     if spec.host_driver:
         for path in ("usr/bin/nvidia-smi", "var/lib/dkms/nvidia/dkms.conf"):

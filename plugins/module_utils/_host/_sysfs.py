@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import shutil
 import stat
 import tempfile
 import typing as t
@@ -204,6 +206,61 @@ class Host:
             _sync_directory(os.path.dirname(real))
         except OSError as error:
             raise HostError(path, error.strerror or str(error)) from error
+
+    def modified(self, path: str) -> float | None:
+        """When the file at ``path`` was last written, in seconds since 1970; None if there is no such file."""
+        found = self._stat(path)
+        return None if found is None else found.st_mtime
+
+    def size(self, path: str) -> int | None:
+        """How many bytes the file at ``path`` has; None if there is no such file."""
+        found = self._stat(path)
+        return None if found is None else found.st_size
+
+    def _stat(self, path: str) -> os.stat_result | None:
+        try:
+            return os.stat(self._real(path))
+        except OSError as error:
+            if error.errno in _MISSING:
+                return None
+            raise HostError(path, error.strerror or str(error)) from error
+
+    def free(self, directory: str) -> int:
+        """How many bytes can still be written below ``directory``."""
+        try:
+            space = os.statvfs(self._real(directory))
+        except OSError as error:
+            raise HostError(directory, error.strerror or str(error)) from error
+        return space.f_bavail * space.f_frsize
+
+    def is_locked(self, path: str) -> bool:
+        """Does a process hold the lock (fcntl) on the file at ``path``? No such file is not locked."""
+        try:
+            with open(self._real(path), "rb+") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno in _MISSING:
+                return False
+            raise HostError(path, error.strerror or str(error)) from error
+        return False
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy a file, with its mode and times: ``target`` is whole or not there."""
+        self._refuse_kernel_file(target)
+        real = self._real(target)
+        beside = f"{real}.part"
+        try:
+            shutil.copy2(self._real(source), beside)
+            with open(beside, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(beside, real)
+            _sync_directory(os.path.dirname(real))
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
+            raise HostError(target, error.strerror or str(error)) from error
 
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens if there is none."""

@@ -1,0 +1,174 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""The initramfs of each kernel: what builds it, whether the one on disk is right, and building it anew.
+
+The image holds a copy of modprobe's configuration. A module that it holds too is loaded from there, before the files on the root
+file system count: so an image that was built before a module was blocked loads that module all the same.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _modprobe, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._programs import Programs
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+
+BUILD_SECONDS = 900
+LIST_SECONDS = 120
+KEPT = ".gpufleet-kept"
+#: Where the image of a release lies: Debian and Ubuntu, EL and Fedora, SUSE.
+_PLACES = ("/boot/initrd.img-{release}", "/boot/initramfs-{release}.img", "/boot/initrd-{release}")
+#: Programs that build images, and those that list what is in one, in the order in which they are looked for.
+_BUILDERS = (
+    ("/usr/sbin/update-initramfs", ("-u", "-k", "{release}")),
+    ("/usr/bin/dracut", ("--force", "{path}", "{release}")),
+    ("/usr/sbin/dracut", ("--force", "{path}", "{release}")),
+)
+_LISTERS = ("/usr/bin/lsinitramfs", "/usr/bin/lsinitrd", "/usr/sbin/lsinitrd")
+#: Beside the kept copy and the new image, /boot should not end up full.
+_SPARE = 32 << 20
+_GROWTH = 1.25  # a new image may be larger than the old one
+_MODULE = re.compile(r"(?:^|/)([^/\s]+?)\.ko(?:\.(?:gz|xz|zst))?$")
+
+
+class Image(t.NamedTuple):
+    """The image of one release. ``modules`` and ``files`` (of modprobe.d) are None where nobody has looked into it."""
+
+    release: str
+    path: str
+    modified: float
+    size: int
+    modules: t.Optional[t.FrozenSet[str]]
+    files: t.Optional[t.FrozenSet[str]]
+
+    @property
+    def kept(self) -> str:
+        """Where the image that was there before is kept."""
+        return self.path + KEPT
+
+
+def version_key(release: str) -> t.Tuple[t.Tuple[int, t.Union[int, str]], ...]:
+    """Sorts kernel releases by their numbers: 5.15.0-9 stands before 5.15.0-119."""
+    return tuple((1, int(part)) if part.isdigit() else (0, part) for part in re.findall(r"\d+|[A-Za-z]+", release))
+
+
+def images(host: Host, programs: Programs, look: bool) -> t.List[Image]:
+    """The images of the running kernel and of newer ones. Older kernels are what one falls back to: theirs are left as they are.
+
+    ``look``: list what is in them.
+    """
+    running = _system.quiet(host, "/proc/sys/kernel/osrelease")
+    if running is None:
+        return []
+    found = []
+    for release in host.names("/lib/modules"):
+        if release != running and version_key(release) <= version_key(running):
+            continue
+        for place in _PLACES:
+            path = place.format(release=release)
+            modified, size = host.modified(path), host.size(path)
+            if modified is not None and size is not None:
+                modules, files = _contents(host, programs, path) if look else (None, None)
+                found.append(Image(release, path, modified, size, modules, files))
+                break
+    return sorted(found, key=lambda image: version_key(image.release))
+
+
+def _contents(host: Host, programs: Programs, path: str) -> t.Tuple[t.Optional[t.FrozenSet[str]], t.Optional[t.FrozenSet[str]]]:
+    """The modules and the files of modprobe.d in an image, as far as a program can list them."""
+    lister = next((program for program in _LISTERS if host.exists(program)), None)
+    if lister is None or not programs.can_run:
+        return None, None
+    ended = programs.run([lister, path], LIST_SECONDS)
+    return (None, None) if ended.code != 0 else listed(ended.output)
+
+
+def listed(text: str) -> t.Tuple[t.FrozenSet[str], t.FrozenSet[str]]:
+    """Modules and files of modprobe.d, from what lsinitramfs (paths) or lsinitrd (lines as of ``ls -l``) prints."""
+    paths = [line.split(" -> ")[0].split()[-1] for line in text.splitlines() if line.split(" -> ")[0].split()]
+    modules = frozenset(_modprobe.canonical(match.group(1)) for path in paths for match in [_MODULE.search(path)] if match)
+    return modules, frozenset("/" + path.lstrip("./") for path in paths if "/modprobe.d/" in f"/{path}")
+
+
+def build_command(host: Host, image: Image) -> t.Optional[t.List[str]]:
+    """The command that builds an image anew, or None where no program for it is there."""
+    for program, arguments in _BUILDERS:
+        if host.exists(program):
+            return [program, *(argument.format(release=image.release, path=image.path) for argument in arguments)]
+    return None
+
+
+def differs(image: Image, concerns: t.FrozenSet[str], own: bool, own_modified: t.Optional[float]) -> bool:
+    """Is this image another than the one that the wish needs?
+
+    ``concerns``: modules about which modprobe is told something; ``own``: whether our file should be in it; ``own_modified``: when our
+    file was written, None if it is yet to be.
+    """
+    if not own:
+        return image.files is not None and _modprobe.OWN in image.files
+    if image.modules is not None and not image.modules & concerns:
+        return False  # a module that is not in it cannot be loaded from it
+    if own_modified is None or image.modified < own_modified:
+        return True
+    return image.files is not None and _modprobe.OWN not in image.files
+
+
+class Kept(t.NamedTuple):
+    """An image that was kept: when the one in its place was ``built`` (None: there is none), and whether that is the running kernel's."""
+
+    path: str
+    built: t.Optional[float]
+    runs: bool
+
+
+def kept_images(host: Host) -> t.List[Kept]:
+    running = _system.quiet(host, "/proc/sys/kernel/osrelease")
+    own = [place.format(release=running) for place in _PLACES]
+    return [
+        Kept(path, host.modified(path[: -len(KEPT)]), path[: -len(KEPT)] in own)
+        for path in (f"/boot/{name}" for name in host.names("/boot") if name.endswith(KEPT))
+    ]
+
+
+def booted_at(host: Host) -> t.Optional[float]:
+    """When the running kernel was booted, in seconds since 1970."""
+    match = re.search(r"^btime (\d+)$", _system.quiet(host, "/proc/stat") or "", re.MULTILINE)
+    return float(match.group(1)) if match else None
+
+
+def outlived(kept: t.Iterable[Kept], booted: t.Optional[float]) -> t.List[str]:
+    """The kept images that nobody needs any more: the host has booted with the new one, or its kernel is gone."""
+    return [image.path for image in kept if image.built is None or (image.runs and booted is not None and booted > image.built)]
+
+
+def room_problem(host: Host, image: Image) -> t.Optional[Blocker]:
+    """A Blocker if there is no room for the new image beside the old one."""
+    needed = int(image.size * _GROWTH) + (0 if host.exists(image.kept) else image.size) + _SPARE
+    directory = image.path.rpartition("/")[0]
+    free = host.free(directory)
+    if free >= needed:
+        return None
+    problem = f"{free >> 20} MiB are free, and a new image beside the old one takes {needed >> 20} MiB"
+    return Blocker(f"image {image.path}", f"in {directory}, {problem}", "Remove old kernels first")
+
+
+def rebuild(host: Host, programs: Programs, image: Image) -> t.Optional[Blocker]:
+    """Keep the image and build it anew. An image that is kept already is the last one that has booted, and stays."""
+    target = f"image {image.path}"
+    command = build_command(host, image)
+    if command is None:
+        return Blocker(target, "this host has neither update-initramfs nor dracut", "Build the image yourself and run this again")
+    if not host.exists(image.kept):
+        host.copy(image.path, image.kept)
+    problem = programs.run(command, BUILD_SECONDS).problem(command[0], BUILD_SECONDS)
+    if problem:
+        return Blocker(target, problem, f"Mend that and run again before you reboot; the old image is {image.kept}")
+    return None

@@ -1,0 +1,184 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""modprobe's configuration and the list of modules to load at boot: what the files say, what we want, and who contradicts it.
+
+Sources: modprobe.d(5) and modules-load.d(5). Directories in the order in which a file of the same name hides a later one.
+systemd-modules-load honours ``blacklist`` for the modules that it is told to load (systemd, src/shared/module-util.c).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing as t
+
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _cmdline
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+
+OWN = "/etc/modprobe.d/gpufleet.conf"
+OWN_LOAD = "/etc/modules-load.d/gpufleet.conf"
+DIRECTORIES = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d")
+#: Boot arguments that keep modules from being loaded: by modprobe, by the initramfs, and by the kernel itself.
+BLOCKING_ARGUMENTS = ("modprobe.blacklist", "rd.driver.blacklist", "module_blacklist")
+_HEADER = "# Written by the Ansible collection gpufleet.kubevirt. What others need belongs into another file.\n"
+_FALSE = re.compile(r"(\S*/)?(false|true)\b|:$")
+
+
+class Directive(t.NamedTuple):
+    """One line of modprobe's configuration: ``verb`` is its first word, ``rest`` what follows the module."""
+
+    path: str
+    line: int
+    verb: str
+    module: str
+    rest: str
+
+    def as_dict(self) -> t.Dict[str, t.Any]:
+        return {"file": self.path, "line": self.line, "text": f"{self.verb} {self.module} {self.rest}".strip()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What should be: modules to load at boot, modules that must not load, and module options as ``(module, value)``."""
+
+    load: t.Tuple[str, ...] = ()
+    block: t.Tuple[str, ...] = ()
+    options: t.Tuple[t.Tuple[str, str], ...] = ()
+
+    @property
+    def concerns(self) -> t.FrozenSet[str]:
+        """The modules about which modprobe is told something, by their canonical names."""
+        return frozenset(canonical(name) for name in (*self.block, *(module for module, _value in self.options)))
+
+
+def canonical(module: str) -> str:
+    """A module's name as the kernel shows it: modprobe takes ``-`` and ``_`` for the same."""
+    return module.replace("-", "_")
+
+
+def problems(wish: Wish) -> t.List[str]:
+    """What cannot be wished for."""
+    found = [
+        f"{name!r} is no module name"
+        for name in dict.fromkeys((*wish.load, *wish.block, *(module for module, _value in wish.options)))
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name)
+    ]
+    both = {canonical(name) for name in wish.load} & {canonical(name) for name in wish.block}
+    found += [f"{name!r} is to be loaded and to be blocked" for name in sorted(both)]
+    for module, value in wish.options:
+        if not re.fullmatch(r"[!-~]+( [!-~]+)*", value) or "\\" in value or value.startswith("#"):
+            found.append(f"{value!r} is no option of {module!r}: write parameter=value, with one blank between two")
+        if canonical(module) == "vfio_pci" and "ids" in parameters(value):
+            found.append("vfio-pci takes every device of an id with ids=, also those of the host; bind by address instead")
+    return found
+
+
+def parameters(text: str) -> t.Dict[str, str]:
+    """``a=1 b`` as ``{a: "1", b: ""}``."""
+    return {canonical(key): value for word in text.split() for key, _equals, value in [word.partition("=")]}
+
+
+def own_text(wish: Wish) -> t.Optional[str]:
+    """Our file in modprobe.d, or None where it has nothing to say."""
+    lines = [f"blacklist {name}\n" for name in dict.fromkeys(wish.block)]
+    lines += [f"options {module} {value}\n" for module, value in dict.fromkeys(wish.options)]
+    return _HEADER + "".join(lines) if lines else None
+
+
+def own_load_text(load: t.Sequence[str]) -> t.Optional[str]:
+    """Our file in modules-load.d, or None where it has nothing to say."""
+    return _HEADER + "".join(f"{name}\n" for name in dict.fromkeys(load)) if load else None
+
+
+def directives(path: str, text: str) -> t.List[Directive]:
+    """The lines of one file. A backslash at the end of a line continues it."""
+    found = []
+    number, pending, start = 0, "", 0
+    for line in text.splitlines():
+        number += 1
+        start = start or number
+        pending += line
+        if pending.endswith("\\"):
+            pending = pending[:-1]
+            continue
+        words = pending.split(None, 2)
+        if len(words) > 1 and not words[0].startswith("#"):
+            found.append(Directive(path, start, words[0], words[1], words[2].strip() if len(words) > 2 else ""))
+        pending, start = "", 0
+    return found
+
+
+def read(host: Host) -> t.List[Directive]:
+    """What all files but ours say. A file hides one of the same name in a later directory."""
+    found: t.List[Directive] = []
+    seen = set()
+    for directory in DIRECTORIES:
+        for name in host.names(directory):
+            path = f"{directory}/{name}"
+            if name.endswith(".conf") and name not in seen:
+                seen.add(name)
+                if path != OWN:
+                    found += directives(path, host.read_text(path) or "")
+    return found
+
+
+def from_arguments(tokens: t.Iterable[str]) -> t.List[Directive]:
+    """The boot arguments that keep modules from loading, as directives of ``/proc/cmdline``."""
+    named = {argument.replace("-", "_") for argument in BLOCKING_ARGUMENTS}
+    return [
+        Directive("/proc/cmdline", 1, "blacklist", module, f"({_cmdline.key_of(token)})")
+        for token in tokens
+        if _cmdline.key_of(token) in named
+        for module in _cmdline.values_of(token)
+        if module
+    ]
+
+
+def contradicting(wish: Wish, others: t.Iterable[Directive]) -> t.List[t.Tuple[Directive, Blocker]]:
+    """The lines of others that undo the wish, each with what to do about it."""
+    load = {canonical(name) for name in wish.load}
+    wanted: t.Dict[str, t.Dict[str, str]] = {}
+    for module, value in wish.options:
+        wanted.setdefault(canonical(module), {}).update(parameters(value))
+    found = []
+    for line in others:
+        module = canonical(line.module)
+        where = f"{line.path} line {line.line}"
+        remedy = f"Remove that from {line.path}, or do not ask for {line.module}"
+        if line.verb == "blacklist" and module in load:
+            found.append((line, Blocker(f"module {line.module}", f"{where} keeps it from being loaded ({_said(line)})", remedy)))
+        elif line.verb == "install" and module in load and _FALSE.match(line.rest):
+            found.append(
+                (line, Blocker(f"module {line.module}", f"{where} runs another program in place of loading it ({_said(line)})", remedy))
+            )
+        elif line.verb == "options" and module in wanted:
+            theirs = parameters(line.rest)
+            for key in sorted(key for key, value in wanted[module].items() if theirs.get(key, value) != value):
+                problem = f"{where} says {key}={theirs[key]}, and {key}={wanted[module][key]} is asked for"
+                found.append((line, Blocker(f"module {line.module}", problem, remedy)))
+    return found
+
+
+def claims(others: t.Iterable[Directive]) -> t.List[Directive]:
+    """The lines of others that make vfio-pci take every device of an id at boot, whoever it belongs to."""
+    return [line for line in others if line.verb == "options" and canonical(line.module) == "vfio_pci" and parameters(line.rest).get("ids")]
+
+
+def _said(line: Directive) -> str:
+    return f"{line.verb} {line.module} {line.rest}".strip()
+
+
+def available(host: Host, release: str) -> t.Optional[t.FrozenSet[str]]:
+    """The modules that a kernel has, built in ones included; None where its list is not there."""
+    base = f"/lib/modules/{release}"
+    listed = host.read_text(f"{base}/modules.dep")
+    if not listed:
+        return None
+    built_in = host.read_text(f"{base}/modules.builtin") or ""
+    return frozenset(canonical(name) for name in re.findall(r"^(?:\S*/)?([^/\s:]+?)\.ko\b", f"{listed}\n{built_in}", re.MULTILINE))
