@@ -75,7 +75,7 @@ options:
     type: path
     default: /
   run_in_root:
-    description: V(chroot) runs the host's programs in O(host_root).
+    description: V(chroot) runs the programs of O(host_root) in it.
     type: str
     choices: [never, chroot]
     default: never
@@ -163,7 +163,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel_modules, _modprobe
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._programs import Programs
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 DOING = "Setting the kernel modules"
@@ -172,11 +172,11 @@ DOING = "Setting the kernel modules"
 class KernelModules:
     """One run on one host."""
 
-    def __init__(self, module, host, programs):
-        self.host, self.programs = host, programs
+    def __init__(self, module, host, commands):
+        self.host, self.commands = host, commands
         self.params = module.params
         self.check_mode = module.check_mode
-        self.may_build = programs.can_run and self.params["initramfs"] == "auto"
+        self.may_build = commands.can_run and self.params["initramfs"] == "auto"
         self.images = ()
 
     def wish(self, load):
@@ -189,7 +189,7 @@ class KernelModules:
         return self.wish(_kernel_modules.to_load(self.params["load"], self.params["load_if_present"], seen))
 
     def observe(self):
-        seen = _kernel_modules.observe(self.host, self.programs, bool(self.wish(()).concerns))
+        seen = _kernel_modules.observe(self.host, self.commands, bool(self.wish(()).concerns))
         self.images = seen.images
         return seen
 
@@ -197,7 +197,7 @@ class KernelModules:
         return _kernel_modules.make_plan(self.wished(seen), seen, self.may_build)
 
     def apply(self, changes):
-        return _kernel_modules.apply(self.host, self.programs, changes, self.images)
+        return _kernel_modules.apply(self.host, self.commands, changes, self.images)
 
     def verify(self, seen):
         return _kernel_modules.left(self.wished(seen), seen, self.may_build)
@@ -238,7 +238,7 @@ def main() -> None:
     )
     try:
         host = Host(module.params["host_root"])
-        run = KernelModules(module, host, Programs(host, module.params["run_in_root"]))
+        run = KernelModules(module, host, Commands(host, module.params["run_in_root"]))
         problems = _modprobe.problems(run.wish([*module.params["load"], *module.params["load_if_present"]]))
         if problems:
             module.fail_json(msg=f"{DOING}: {'; '.join(problems)}. Nothing was changed.")

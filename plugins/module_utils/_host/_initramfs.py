@@ -18,7 +18,7 @@ import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _modprobe, _system
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._programs import Programs
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
 BUILD_SECONDS = 900
@@ -26,7 +26,7 @@ LIST_SECONDS = 120
 KEPT = ".gpufleet-kept"
 #: Where the image of a release lies: Debian and Ubuntu, EL and Fedora, SUSE.
 _PLACES = ("/boot/initrd.img-{release}", "/boot/initramfs-{release}.img", "/boot/initrd-{release}")
-#: Programs that build images, and those that list what is in one, in the order in which they are looked for.
+#: Commands that build images, and those that list what is in one, in the order in which they are looked for.
 _BUILDERS = (
     ("/usr/sbin/update-initramfs", ("-u", "-k", "{release}")),
     ("/usr/bin/dracut", ("--force", "{path}", "{release}")),
@@ -60,7 +60,7 @@ def version_key(release: str) -> t.Tuple[t.Tuple[int, t.Union[int, str]], ...]:
     return tuple((1, int(part)) if part.isdigit() else (0, part) for part in re.findall(r"\d+|[A-Za-z]+", release))
 
 
-def images(host: Host, programs: Programs, look: bool) -> t.List[Image]:
+def images(host: Host, commands: Commands, look: bool) -> t.List[Image]:
     """The images of the running kernel and of newer ones. Older kernels are what one falls back to: theirs are left as they are.
 
     ``look``: list what is in them.
@@ -76,18 +76,18 @@ def images(host: Host, programs: Programs, look: bool) -> t.List[Image]:
             path = place.format(release=release)
             modified, size = host.modified(path), host.size(path)
             if modified is not None and size is not None:
-                modules, files = _contents(host, programs, path) if look else (None, None)
+                modules, files = _contents(host, commands, path) if look else (None, None)
                 found.append(Image(release, path, modified, size, modules, files))
                 break
     return sorted(found, key=lambda image: version_key(image.release))
 
 
-def _contents(host: Host, programs: Programs, path: str) -> t.Tuple[t.Optional[t.FrozenSet[str]], t.Optional[t.FrozenSet[str]]]:
+def _contents(host: Host, commands: Commands, path: str) -> t.Tuple[t.Optional[t.FrozenSet[str]], t.Optional[t.FrozenSet[str]]]:
     """The modules and the files of modprobe.d in an image, as far as a program can list them."""
     lister = next((program for program in _LISTERS if host.exists(program)), None)
-    if lister is None or not programs.can_run:
+    if lister is None or not commands.can_run:
         return None, None
-    ended = programs.run([lister, path], LIST_SECONDS)
+    ended = commands.run([lister, path], LIST_SECONDS)
     return (None, None) if ended.code != 0 else listed(ended.output)
 
 
@@ -160,7 +160,7 @@ def room_problem(host: Host, image: Image) -> t.Optional[Blocker]:
     return Blocker(f"image {image.path}", f"in {directory}, {problem}", "Remove old kernels first")
 
 
-def rebuild(host: Host, programs: Programs, image: Image) -> t.Optional[Blocker]:
+def rebuild(host: Host, commands: Commands, image: Image) -> t.Optional[Blocker]:
     """Keep the image and build it anew. An image that is kept already is the last one that has booted, and stays."""
     target = f"image {image.path}"
     command = build_command(host, image)
@@ -168,7 +168,7 @@ def rebuild(host: Host, programs: Programs, image: Image) -> t.Optional[Blocker]
         return Blocker(target, "this host has neither update-initramfs nor dracut", "Build the image yourself and run this again")
     if not host.exists(image.kept):
         host.copy(image.path, image.kept)
-    problem = programs.run(command, BUILD_SECONDS).problem(command[0], BUILD_SECONDS)
+    problem = commands.run(command, BUILD_SECONDS).problem(command[0], BUILD_SECONDS)
     if problem:
         return Blocker(target, problem, f"Mend that and run again before you reboot; the old image is {image.kept}")
     return None

@@ -26,7 +26,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _pci,
     _system,
 )
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._programs import Programs
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._names import NVIDIA
 
@@ -61,10 +61,10 @@ class Seen:
     obstacles: t.Tuple[Blocker, ...]  #: what makes building an image unsafe now
 
 
-def observe(host: Host, programs: Programs, wish: bool) -> Seen:
+def observe(host: Host, commands: Commands, wish: bool) -> Seen:
     """Read a host. Without a ``wish`` for modprobe, now and before, nobody looks into the images, which takes a second each."""
     own = host.read_text(_modprobe.OWN)
-    images = _initramfs.images(host, programs, look=wish or own is not None)
+    images = _initramfs.images(host, commands, look=wish or own is not None)
     release = _system.quiet(host, "/proc/sys/kernel/osrelease")
     running = _cmdline.split(host.read_text("/proc/cmdline") or "")
     following = _bootloader.configured(host)
@@ -182,14 +182,14 @@ def _by_hand(provider: str) -> Blocker:
     return Blocker("initramfs", "rpm-ostree builds the initramfs of this host", f"Write {files} yourself, run: {command}")
 
 
-def apply(host: Host, programs: Programs, changes: t.Sequence[Change], images: t.Sequence[_initramfs.Image]) -> t.List[Blocker]:
+def apply(host: Host, commands: Commands, changes: t.Sequence[Change], images: t.Sequence[_initramfs.Image]) -> t.List[Blocker]:
     """Write the files, then build the images. A file that cannot be written ends it; each image is on its own."""
     by_target = {f"image {image.path}": image for image in images}
     failed: t.List[Blocker] = []
     for change in changes:
         try:
             if change.action == "rebuild":
-                failed += [found for found in [_initramfs.rebuild(host, programs, by_target[change.target])] if found]
+                failed += [found for found in [_initramfs.rebuild(host, commands, by_target[change.target])] if found]
             elif change.action == "remove":
                 host.remove(change.target[len("file ") :])
             else:

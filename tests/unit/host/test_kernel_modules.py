@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _at_work, _initramfs
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._programs import Ended, Programs
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands, Ended
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 from ansible_collections.gpufleet.kubevirt.plugins.modules import kernel_modules
 from tests.hosts import tree
-from tests.hosts.programs import FakePrograms
+from tests.hosts.commands import FakeCommands
 
 OWN, LOAD = "etc/modprobe.d/gpufleet.conf", "etc/modules-load.d/gpufleet.conf"
 IMAGE = f"boot/initrd.img-{tree.KERNEL}"
@@ -38,12 +38,12 @@ def asked(root: Path) -> dict[str, t.Any]:
 
 
 @pytest.fixture
-def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> FakePrograms:
-    """The tree is a machine: its programs run."""
-    programs = FakePrograms(root)
-    monkeypatch.setattr(kernel_modules, "Programs", lambda host, in_root: programs)
+def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCommands:
+    """The tree is a machine: its commands run."""
+    commands = FakeCommands(root)
+    monkeypatch.setattr(kernel_modules, "Commands", lambda host, in_root: commands)
     monkeypatch.setattr(_initramfs, "_SPARE", 0)
-    return programs
+    return commands
 
 
 def actions(result: dict[str, t.Any]) -> list[tuple[str, str]]:
@@ -282,14 +282,14 @@ def test_a_lock_that_is_held_is_seen(tmp_path: Path) -> None:
 
 
 def test_programs_run_without_a_shell_and_are_not_killed_when_their_time_is_over(tmp_path: Path) -> None:
-    programs = Programs(Host("/"))
-    ended = programs.run([sys.executable, "-c", "import os, sys; print('$HOME', os.environ['LC_ALL']); sys.exit(3)"], 60)
+    commands = Commands(Host("/"))
+    ended = commands.run([sys.executable, "-c", "import os, sys; print('$HOME', os.environ['LC_ALL']); sys.exit(3)"], 60)
     assert (ended.code, ended.output) == (3, "$HOME C\n")
     assert "ended with 3: $HOME C" in ended.problem("it", 60)
-    assert "cannot be started" in programs.run(["/no/such/program"], 5).output
-    slow = programs.run([sys.executable, "-c", f"import time; time.sleep(1); open({str(tmp_path / 'done')!r}, 'w')"], 0)
+    assert "cannot be started" in commands.run(["/no/such/program"], 5).output
+    slow = commands.run([sys.executable, "-c", f"import time; time.sleep(1); open({str(tmp_path / 'done')!r}, 'w')"], 0)
     assert slow.code is None and "still runs" in slow.problem("it", 0)
     os.waitpid(slow.pid, 0)
     assert (tmp_path / "done").exists()
-    assert not Programs(Host(str(tmp_path))).can_run
-    assert Programs(Host(str(tmp_path)), "chroot").can_run
+    assert not Commands(Host(str(tmp_path))).can_run
+    assert Commands(Host(str(tmp_path)), "chroot").can_run

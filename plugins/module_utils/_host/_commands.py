@@ -5,7 +5,7 @@
 # Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
 # Do not use this from other collections or standalone plugins/modules!
 
-"""Programs of the host, run by their names and a list of arguments, with a time limit and never through a shell.
+"""Commands of the host, run by their names and a list of arguments, with a time limit and never through a shell.
 
 A program that is still at work when its time is over is not killed: a package manager or a generator of images that is killed half-way
 leaves a host that does not boot. It is left running in a session of its own, and that is said.
@@ -42,8 +42,8 @@ class Ended(t.NamedTuple):
         return f"{program} ended with {self.code}: {said or 'it said nothing'}" if self.code else ""
 
 
-class Programs:
-    """The programs of one host. Those of a tree run only if ``in_root`` says how (``chroot``)."""
+class Commands:
+    """Runs commands on one host. Those of a tree run only if ``in_root`` says how (``chroot``)."""
 
     def __init__(self, host: Host, in_root: str = "never") -> None:
         self._prefix = [] if host.is_real else ["chroot", host.root]

@@ -2,19 +2,19 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Programs of a host that is a tree: they list what is in an image, build it, and keep a diary."""
+"""Commands of a host that is a tree: they list what is in an image, build it, and keep a diary."""
 
 from __future__ import annotations
 
 import typing as t
 from pathlib import Path
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._programs import Ended
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Ended
 from tests.hosts import tree
 
 
-class FakePrograms:
-    """Stands for :class:`Programs` of a tree that is a machine."""
+class FakeCommands:
+    """Stands for :class:`Commands` of a tree that is a machine."""
 
     can_run = True
 
@@ -23,7 +23,7 @@ class FakePrograms:
         self.ran: list[list[str]] = []
         self.answers: dict[str, Ended] = {}  #: answers by program that are not the usual ones
         self.generic = False  #: images are built without the files of modprobe.d
-        self.more: dict[str, t.Callable[[list[str]], Ended]] = {}  #: further programs
+        self.more: dict[str, t.Callable[[list[str]], Ended]] = {}  #: further commands
 
     def built(self) -> list[list[str]]:
         """The commands that built an image."""
