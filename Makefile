@@ -12,7 +12,7 @@ IN := $(if $(PYTHON),'$(PYTHON)' "$(CURDIR)/tests/tools/env.py",tests/tools/chec
 RUN := $(IN) python tests/tools/run_parts.py
 
 .DEFAULT_GOAL := help
-.PHONY: help check-machine demo test unit lint lint-fast lab-test test-core219 lab-up lab-down shell clean
+.PHONY: help check-machine demo test unit unit-targets lint lint-fast lab-test test-core219 lab-up lab-down shell clean
 .PHONY: format format-check ruff types yamllint ansible-lint docs-lint sanity pytest-lab molecule in-core219 syntax
 
 help: ## list the commands
@@ -25,10 +25,13 @@ demo: check-machine ## the main job on the embedded lab: site.yml, report, secon
 	@$(IN) python tests/tools/demo.py
 
 test: check-machine ## everything: unit, lint and the playbooks on the lab
-	@$(RUN) --lane unit lint lab-test
+	@$(RUN) --lane unit unit-targets lint lab-test
 
 unit: ## unit tests
 	@$(IN) python -m pytest -q tests/unit tests/tools
+
+unit-targets: ## unit tests of what runs on nodes, under every other Python from 3.9 on that is found
+	@$(IN) python tests/tools/targets.py
 
 lint: ## all linters, ansible-test sanity of the built archive included
 	@$(RUN) format-check ruff types yamllint docs-lint ansible-lint sanity

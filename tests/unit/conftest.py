@@ -6,11 +6,17 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import typing as t
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
+from hypothesis import settings
+
+# "few" where the same properties have been tried with many examples already.
+settings.register_profile("few", max_examples=10, deadline=None)
+settings.load_profile(os.environ.get("GPUFLEET_HYPOTHESIS", "default"))
 
 Result = dict[str, t.Any]
 
