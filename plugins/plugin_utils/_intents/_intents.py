@@ -8,7 +8,8 @@
 """From the inventory, what the hosts are and what the cluster knows, to one intent per GPU host: who should become what, and what forbids it.
 
 An intent is ``{host, node, workload, profile, owner, reboot_ok, limited, state, why, boot_id, gpus, expect}``. ``limited`` says whether this
-run is about the host, ``state`` is ``wanted``, ``refused`` (by preflight) or ``unread``, and ``expect`` what the node advertises in the end.
+run is about the host, ``state`` is ``wanted``, ``refused`` (by preflight, or by a later step that failed on the host) or ``unread``, and
+``expect`` what the node advertises in the end.
 """
 
 from __future__ import annotations
@@ -36,21 +37,28 @@ class Problem(t.NamedTuple):
 
 
 OWNERS = ("operator", "host")
+#: Preflight says why it refuses a host; a task that fails later has said so itself.
+LOST = "a step of this run failed on the host after preflight; its own message says why"
 
 
 def node_intents(
-    hosts: t.Iterable[Facts], run_hosts: t.Iterable[str] = (), fleet: Facts | None = None, owners: t.Collection[str] = OWNERS[:1]
+    hosts: t.Iterable[Facts],
+    run_hosts: t.Iterable[str] = (),
+    fleet: Facts | None = None,
+    owners: t.Collection[str] = OWNERS[:1],
+    lost_hosts: t.Iterable[str] = (),
 ) -> dict[str, t.Any]:
     """``{intents, problems, text}`` from the variables of every GPU host of the inventory.
 
-    ``run_hosts``: the hosts of this run. ``fleet``: what ``gpu_fleet_info`` returned, or None before the cluster was read.
-    ``owners``: who may own the devices of a host of this run; a host with another owner is a problem.
-    ``text`` is a failure message that is ready to be shown, empty if there is no problem.
+    ``run_hosts``: the hosts of this run. ``lost_hosts``: those of them on which a task has failed since. ``fleet``: what ``gpu_fleet_info``
+    returned, or None before the cluster was read. ``owners``: who may own the devices of a host of this run; a host with another owner is a
+    problem. ``text`` is a failure message that is ready to be shown, empty if there is no problem.
     """
     in_run = {str(name) for name in run_hosts}
+    lost = {str(name) for name in lost_hosts}
     nodes = None if fleet is None else {str(node["name"]) for node in nodes_of(fleet)}
     problems: list[Problem] = []
-    intents = [_intent(host, in_run, nodes, owners, problems) for host in hosts]
+    intents = [_intent(host, in_run, lost, nodes, owners, problems) for host in hosts]
     by_node: dict[str, list[str]] = {}
     for intent in intents:
         by_node.setdefault(intent["node"], []).append(intent["host"])
@@ -73,7 +81,9 @@ def nodes_of(fleet: Facts) -> list[Facts]:
     return list(fleet["nodes"])
 
 
-def _intent(host: Facts, in_run: set[str], nodes: set[str] | None, owners: t.Collection[str], problems: list[Problem]) -> dict[str, t.Any]:
+def _intent(
+    host: Facts, in_run: set[str], lost: set[str], nodes: set[str] | None, owners: t.Collection[str], problems: list[Problem]
+) -> dict[str, t.Any]:
     name = str(host["inventory_hostname"])
     node = str(host.get("gpufleet_node_name") or name)
     workload = _workload(host, name, problems)
@@ -95,7 +105,7 @@ def _intent(host: Facts, in_run: set[str], nodes: set[str] | None, owners: t.Col
     profile = _profile(host, name, workload, problems)
     facts = host.get("preflight_host") or {}
     read = facts.get("gpus") is not None
-    refused = host.get("preflight_refused")
+    refused = host.get("preflight_refused") or (LOST if read and name in lost else None)
     gpus = [_gpu(gpu) for gpu in facts.get("gpus") or []]
     return {
         "host": name,

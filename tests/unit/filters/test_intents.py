@@ -69,6 +69,16 @@ def test_refused_and_unread_hosts() -> None:
     assert unread["state"] == "unread" and unread["why"]
 
 
+def test_a_host_that_failed_after_preflight_is_not_taken_in() -> None:
+    hosts = [*HOSTS, host("u", "gpu_container", gpus=None), host("r", "gpu_container", preflight_refused="no IOMMU")]
+    found = {entry["host"]: entry for entry in node_intents(hosts, lost_hosts=["p", "u", "r"])["intents"]}
+    assert {name: entry["state"] for name, entry in found.items()} == {
+        "c": "wanted", "p": "refused", "v": "wanted", "u": "unread", "r": "refused",
+    }  # fmt: skip
+    assert (found["p"]["expect"], found["r"]["why"]) == ([], "no IOMMU")
+    assert "failed" in found["p"]["why"]
+
+
 @pytest.mark.parametrize(
     ("hosts", "words"),
     [
