@@ -125,8 +125,3 @@ def test_a_boot_id_of_another_machine_stops_that_host(lab: Lab, tmp_path: Path) 
 def test_a_missing_chart_is_named(lab: Lab, tmp_path: Path) -> None:
     run = attempt(lab, tmp_path, None, "-e", f"gpufleet_operator_chart={tmp_path}/no-chart")
     assert any("no-chart" in message for message in run.failures().values()), run.failures()
-
-
-def test_a_reboot_is_refused_that_was_forbidden_in_words(lab: Lab, tmp_path: Path) -> None:
-    run = attempt(lab, tmp_path, None, "--check", "-e", "gpufleet_reboot_ok=false")
-    assert "not allowed" in run.failures()["gpu-passthrough-0"]
