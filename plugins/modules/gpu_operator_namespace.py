@@ -34,7 +34,7 @@ options:
     type: str
     choices: [privileged, baseline, restricted]
   pull_secret:
-    description: A secret of type C(kubernetes.io/dockerconfigjson).
+    description: A secret of type C(kubernetes.io/dockerconfigjson). None of its parts may be empty.
     type: dict
     suboptions:
       name:
@@ -125,6 +125,12 @@ def main() -> None:
     except ValueError:
         module.fail_json(
             msg=f"Preparing namespace {name}: {given!r} is no name of an object: lower-case letters, digits, '-' and '.'. Nothing was changed."
+        )
+    empty = [key for key, value in (module.params["pull_secret"] or {}).items() if not value]
+    if empty:
+        module.fail_json(
+            msg=f"Preparing namespace {name}: the pull secret's {' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty. Give all of it, "
+            "or leave pull_secret out to use a secret that is there. Nothing was changed."
         )
     path = f"/api/v1/namespaces/{name}"
     client = _client.connect(module)

@@ -52,6 +52,9 @@ CASES = {
     "unknown profile": (groups(gpu_vm_vgpu={"gpu-vgpu-0": {"gpufleet_vgpu_profile": "A10-5Q"}}), [], ["A10-5Q", "A10-4Q"]),
     "profile not chosen": (groups(gpu_vm_vgpu={"gpu-vgpu-0": {"gpufleet_vgpu_profile": None}}), [], ["gpu-vgpu-0", "gpufleet_vgpu_profile"]),
     "malformed node name": (groups(gpu_container={"gpu-container-0": {"gpufleet_node_name": "No Such/Name"}}), [], ["No Such/Name"]),
+    "unknown Helm value": (None, ["-e", '{"gpufleet_operator_values": {"sandboxWorkload": {}}}'], ["sandboxWorkload", "nearest: sandboxWorkloads"]),
+    "vGPU without an image": (None, ["-e", "gpufleet_vgpu_version="], ["gpu-vgpu-0", "gpufleet_vgpu_version"]),
+    "half a pull secret": (None, ["-e", "gpufleet_registry_password="], ["vgpu-manager-pull", "gpufleet_registry_password"]),
     "wrong cluster": (None, ["-e", "gpufleet_expected_cluster=somewhere-else"], ["somewhere-else"]),
     "limit that matches no GPU host": (
         json.dumps({"all": {"hosts": {"bmc-0": {}}}}), ["--limit", "bmc-0"], ["bmc-0", "no GPU host"],

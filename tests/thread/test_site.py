@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import typing as t
+from pathlib import Path
 
 import pytest
 
@@ -258,6 +259,37 @@ def test_a_converged_host_takes_at_most_four_remote_tasks(second: Run) -> None:
 
 def test_a_converged_run_takes_at_most_40_seconds(second: Run) -> None:
     assert second.seconds <= 40
+
+
+def test_a_second_release_under_another_name_is_refused_before_anything_is_read_from_a_host(lab: Lab, second: Run) -> None:
+    run = lab.play("site.yml", "-e", "gpufleet_operator_release=mine")
+    assert run.rc == 2, run.output
+    [message] = run.failures().values()
+    assert "release gpu-operator in namespace gpu-operator" in message
+    assert "gpufleet_operator_release" in message
+    assert [run.remote_tasks(host) for host in GOOD] == [[], [], []]
+
+
+def test_the_wait_looks_into_the_namespace_of_the_operator(lab: Lab, second: Run, tmp_path: Path) -> None:
+    play = {
+        "name": "Wait elsewhere",
+        "hosts": "gpu-container-0",
+        "gather_facts": False,
+        "module_defaults": {"group/gpufleet.kubevirt.k8s": {"kubeconfig": "{{ gpufleet_kubeconfig }}"}},
+        "vars": {
+            "gpu_operator_intents": [
+                {"node": "gpu-container-0", "workload": "container", "expect": [], "state": "wanted", "limited": True}
+            ],
+            "gpu_operator_limited": True,
+            "gpu_operator_timeout": 1,
+            "gpufleet_operator_namespace": "elsewhere",
+        },
+        "tasks": [{"name": "Wait", "ansible.builtin.import_role": {"name": "gpufleet.kubevirt.gpu_operator", "tasks_from": "ready"}}],
+    }
+    playbook = tmp_path / "wait.yml"
+    playbook.write_text(json.dumps([play]), encoding="utf-8")
+    run = lab.play(str(playbook))
+    assert "there is no DaemonSet" in run.failures().get("gpu-container-0", ""), run.output
 
 
 # ------------------------------------------------------------------ chapter 5: --limit on the converged lab

@@ -55,6 +55,16 @@ def test_without_a_secret_and_a_level_only_the_namespace_counts(api: FakeApi, ru
     assert not run_module("gpu_operator_namespace", {**api.params, "name": "gpu-operator"})["changed"]
 
 
+@pytest.mark.parametrize("key", ["registry", "username", "password"])
+def test_half_a_pull_secret_is_refused_and_overwrites_nothing(api: FakeApi, run_module, key: str) -> None:
+    run_module("gpu_operator_namespace", arguments(api))
+    before = content(api)
+    asked = arguments(api)
+    done = run_module("gpu_operator_namespace", {**asked, "pull_secret": {**asked["pull_secret"], key: ""}})
+    assert done["failed"] and f"{key} is empty" in done["msg"]
+    assert content(api) == before
+
+
 def test_a_new_password_is_written_and_never_shown(api: FakeApi, run_module, capsys: pytest.CaptureFixture[str]) -> None:
     run_module("gpu_operator_namespace", arguments(api))
     other = {"name": "pull", "registry": "registry.example.com", "username": "robot", "password": "another-secret"}
