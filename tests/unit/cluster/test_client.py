@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import socket
+import sys
 import threading
 import time
 import typing as t
@@ -187,6 +189,35 @@ def test_no_credentials_end_the_module_with_what_to_set(run_module, monkeypatch:
     assert result["failed"]
     assert "gpufleet_kubeconfig" in result["msg"]
     assert str(tmp_path / "missing") in result["msg"]
+
+
+@pytest.mark.parametrize(
+    ("absent", "words"),
+    [
+        ("kubernetes.client", ["kubernetes", "on", "Python"]),
+        ("ansible_collections.kubernetes.core.plugins.module_utils.args_common", ["collection kubernetes.core 6.4.0 or newer", "Install it"]),
+    ],
+)
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, absent: str, words: list[str]) -> None:
+    monkeypatch.setitem(sys.modules, absent, None)
+    spec = importlib.util.spec_from_file_location("client_without", _client.__file__)
+    assert spec is not None and spec.loader is not None
+    without = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(without)
+    said: list[str] = []
+
+    class Module:
+        # What the playbooks hand over must be known even then, or the module ends with "Unsupported parameters" instead.
+        params = {key: None for key in without.auth_argument_spec() if key in ("kubeconfig", "context")}
+
+        def fail_json(self, msg: str, **_more: t.Any) -> t.NoReturn:
+            said.append(msg)
+            raise SystemExit
+
+    assert set(Module.params) == {"kubeconfig", "context"}
+    with pytest.raises(SystemExit):
+        without.connect(Module())
+    assert all(word in said[0] for word in words), said
 
 
 def test_cordon_through_main(api: FakeApi, run_module) -> None:
