@@ -195,7 +195,10 @@ def test_no_credentials_end_the_module_with_what_to_set(run_module, monkeypatch:
     ("absent", "words"),
     [
         ("kubernetes.client", ["kubernetes", "on", "Python"]),
-        ("ansible_collections.kubernetes.core.plugins.module_utils.args_common", ["collection kubernetes.core 6.4.0 or newer", "Install it"]),
+        (
+            "ansible_collections.kubernetes.core.plugins.module_utils.args_common",
+            ["collection kubernetes.core 6.4.0 or newer", "Install it"],
+        ),
     ],
 )
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, absent: str, words: list[str]) -> None:
