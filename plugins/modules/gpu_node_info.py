@@ -52,10 +52,24 @@ host:
 boot:
   description:
     - Arguments of the running kernel (C(running)) and of the next boot (C(configured)), and who writes them (C(provider)).
-    - C(configured) is V(null) for a boot loader that M(gpufleet.kubevirt.kernel_cmdline) does not write.
+    - C(pending) are the arguments of the next boot that do not run yet.
+    - C(configured) and C(pending) are V(null) for a boot loader that M(gpufleet.kubevirt.kernel_cmdline) does not write.
   type: dict
   returned: success
-  sample: {provider: grub, running: [ro, quiet], configured: [ro, quiet, intel_iommu=on]}
+  sample: {provider: grub, running: [ro, quiet], configured: [quiet, intel_iommu=on], pending: [intel_iommu=on]}
+kernels:
+  description:
+    - The releases of the kernels on the disk (C(installed), and the C(newest) of them), and whether the C(headers) of the running one are there.
+    - Whether the running kernel has certain modules (C(modules)), built in or not.
+    - Which drivers that would take a GPU are kept from loading (C(blocked)), by modprobe.d or by the running kernel's arguments.
+  type: dict
+  returned: success
+  sample:
+    installed: [5.15.0-119-generic]
+    newest: 5.15.0-119-generic
+    headers: true
+    modules: {mdev: true, nouveau: true, nova_core: false, nvidiafb: true, vfio_pci: true}
+    blocked: [nouveau, nvidiafb]
 firmware:
   description: Which ACPI tables describe an IOMMU (C(dmar), C(ivrs), C(iort), C(viot)), and C(vendor), C(product), C(bios_version).
   type: dict
@@ -109,10 +123,12 @@ modules:
   returned: success
   sample: {nouveau: false, nvidia: false, vfio_pci: true}
 host_driver:
-  description: An NVIDIA driver that is installed on the host itself, C(datacenter) or C(vgpu_host).
+  description:
+    - An NVIDIA driver that is installed on the host itself, C(datacenter) or C(vgpu_host), and the files that show it (C(source)).
+    - C(branch) is the first number of its C(version).
   type: dict
   returned: success
-  sample: {present: false, kind: null, version: null, source: []}
+  sample: {present: true, kind: datacenter, version: 580.95.05, branch: 580, source: [/usr/bin/nvidia-smi]}
 kernel_log:
   description: Known signatures of trouble in the kernel log since boot, with how often and the last line.
   type: list

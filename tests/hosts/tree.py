@@ -22,7 +22,7 @@ from pathlib import Path
 
 KERNEL = "5.15.0-119-generic"
 ROOT_DEVICE = "UUID=4f5f1b8e-6c0e-4d52-9f0a-2f4f5a9d7c11"
-#: Modules that the kernel of a tree has.
+#: Modules that the kernel of a tree has unless told otherwise.
 MODULES = ("drivers/gpu/drm/nouveau/nouveau", "drivers/vfio/pci/vfio-pci", "drivers/vfio/vfio_iommu_type1", "arch/x86/kvm/kvm")
 #: Where a tree keeps what it was built from.
 _MEMORY = "var/lib/host-tree.json"
@@ -77,6 +77,10 @@ class HostSpec:
     hypervisor: bool = False
     qemu: list[int] = dataclasses.field(default_factory=list)  #: process ids of QEMU
     kernel_log: list[str] = dataclasses.field(default_factory=list)
+    loadable: list[str] = dataclasses.field(default_factory=lambda: list(MODULES))  #: modules that its kernel has
+    blocked: list[str] = dataclasses.field(default_factory=list)  #: modules that modprobe.d forbids
+    other_kernels: list[str] = dataclasses.field(default_factory=list)  #: installed beside the running one
+    headers: bool = True  #: of the running kernel
     os_id: str = "ubuntu"
     os_version: str = "22.04"
     mdev: bool = True  #: does its kernel have the module
@@ -233,12 +237,19 @@ def _disk(root: Path, spec: HostSpec) -> None:
         "usr/share/misc/pci.ids",
         "8086  Intel Corporation\n\t159b  E810\n10de  NVIDIA Corporation\n\t2236  GA102GL [A10]\n\t\t10de 1482  A10\n",
     )
-    modules = [*MODULES, "mdev"] if spec.mdev else MODULES
+    modules = [*spec.loadable, "mdev"] if spec.mdev else spec.loadable
     _write(root, f"lib/modules/{KERNEL}/modules.dep", "".join(f"kernel/{name}.ko:\n" for name in modules))
     _write(root, f"lib/modules/{KERNEL}/modules.builtin", "kernel/drivers/vfio/vfio.ko\n")
+    for release in spec.other_kernels:
+        _write(root, f"boot/vmlinuz-{release}", "")
+    if spec.headers:
+        _write(root, f"usr/src/linux-headers-{KERNEL}/Makefile", "")
+        _link(root, f"lib/modules/{KERNEL}/build", f"usr/src/linux-headers-{KERNEL}")
+    if spec.blocked:
+        _write(root, "etc/modprobe.d/blocked.conf", "".join(f"blacklist {name}\n" for name in spec.blocked))
     (root / "dev").mkdir()
     if spec.host_driver:
-        for path in ("usr/bin/nvidia-smi", "var/lib/dkms/nvidia/dkms.conf"):
+        for path in ("usr/bin/nvidia-smi", f"var/lib/dkms/nvidia/{spec.host_driver}/source/dkms.conf"):
             _write(root, path, "")
 
 

@@ -140,6 +140,13 @@ def from_arguments(tokens: t.Iterable[str]) -> t.List[Directive]:
     ]
 
 
+def blocked(lines: t.Iterable[Directive]) -> t.FrozenSet[str]:
+    """The modules that do not load by themselves: blacklisted, or with a command that does nothing in place of loading them."""
+    return frozenset(
+        canonical(line.module) for line in lines if line.verb == "blacklist" or (line.verb == "install" and _FALSE.match(line.rest))
+    )
+
+
 def contradicting(wish: Wish, others: t.Iterable[Directive]) -> t.List[t.Tuple[Directive, Blocker]]:
     """The lines of others that undo the wish, each with what to do about it."""
     load = {canonical(name) for name in wish.load}

@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _cmdline, _pci, _system
+import typing as t
+
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _cmdline, _driver, _kernels, _pci, _system
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
 
@@ -17,16 +19,19 @@ def read(host: Host) -> _system.Facts:
     """Everything about one host, once. What is missing is None, with the reason in ``unknown`` (fact name to text)."""
     unknown = _system.Unknown()
     functions = _pci.functions(host)
+    system = _system.system(host, unknown)
+    running = _arguments(host, unknown)
     facts = {
-        "host": _system.system(host, unknown),
-        "boot": _boot(host, unknown),
+        "host": system,
+        "boot": _boot(host, running, unknown),
+        "kernels": _kernels.kernels(host, system["kernel"], running, unknown),
         "firmware": _system.firmware(host, unknown),
         "iommu": _system.iommu(host, unknown),
         "gpus": _pci.gpus(host, functions, unknown),
         "nvswitches": _pci.nvswitches(functions),
         "groups": _pci.groups(functions),
         "modules": _system.modules(host, unknown),
-        "host_driver": _system.host_driver(host, unknown),
+        "host_driver": _driver.host_driver(host, unknown),
         "kernel_log": _system.kernel_log(host, unknown),
         "qemu": _system.qemu(host, unknown),
     }
@@ -36,12 +41,28 @@ def read(host: Host) -> _system.Facts:
     return {**facts, "unknown": unknown.reasons}
 
 
-def _boot(host: Host, unknown: _system.Unknown) -> _system.Facts:
-    """The arguments that run and those that the next boot will have; ``configured`` is None where we cannot tell."""
-    running = unknown.text(host, "boot.running", "/proc/cmdline")
+def _arguments(host: Host, unknown: _system.Unknown) -> t.Optional[t.List[str]]:
+    """The arguments of the running kernel, or None."""
+    line = unknown.text(host, "boot.running", "/proc/cmdline")
+    return None if line is None else _cmdline.split(line)
+
+
+def _boot(host: Host, running: t.Optional[t.List[str]], unknown: _system.Unknown) -> _system.Facts:
+    """The arguments that run, those that the next boot will have, and of these the ones that do not run yet.
+
+    ``configured`` is None where we cannot tell. Arguments are compared before values are hidden.
+    """
     configured = _bootloader.configured(host)
+    if configured is None:
+        unknown.reasons["boot.configured"] = "the configuration of this boot loader is not read"
+    pending = None if running is None or configured is None else [argument for argument in configured if argument not in running]
     return {
         "provider": _bootloader.provider(host),
-        "running": None if running is None else [_system.shown_argument(argument) for argument in _cmdline.split(running)],
-        "configured": None if configured is None else [_system.shown_argument(argument) for argument in configured],
+        "running": _shown(running),
+        "configured": _shown(configured),
+        "pending": _shown(pending),
     }
+
+
+def _shown(arguments: t.Optional[t.List[str]]) -> t.Optional[t.List[str]]:
+    return None if arguments is None else [_system.shown_argument(argument) for argument in arguments]

@@ -5,7 +5,7 @@
 # Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
 # Do not use this from other collections or standalone plugins/modules!
 
-"""What a host says of itself: system, boot, firmware, IOMMU, modules, an NVIDIA driver of its own, and the kernel log.
+"""What a host says of itself: system, boot, firmware, IOMMU, modules, and the kernel log.
 
 Every function takes a :class:`Host` and a :class:`Unknown`, which collects why something is not known.
 """
@@ -62,6 +62,13 @@ _SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e
 _TABLES = "/sys/firmware/acpi/tables"
 
 
+#: How hypervisors name the maker of their machines (DMI). Source: systemd, src/basic/virt.c, dmi_vendor_table.
+_HYPERVISORS = (
+    "Amazon EC2", "Apple Virtualization", "BHYVE", "Bochs", "Google", "Hyper-V", "KVM", "KubeVirt", "OpenStack", "Parallels", "QEMU", "VMW",
+    "VMware", "VirtualBox", "Xen", "innotek GmbH",
+)  # fmt: skip
+
+
 class Unknown:
     """Why something is not known, by the name of the fact."""
 
@@ -104,6 +111,11 @@ def system(host: Host, unknown: Unknown) -> Facts:
     }
 
 
+def release_key(release: str) -> t.Tuple[t.List[int], str]:
+    """Sorts releases of kernels and versions of drivers by their numbers."""
+    return [int(number) for number in re.findall(r"\d+", release)], release
+
+
 def os_release(text: str) -> t.Dict[str, str]:
     """``/etc/os-release`` as a mapping, quotes removed."""
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
@@ -134,14 +146,18 @@ def _lockdown(host: Host, unknown: Unknown) -> str | None:
 
 
 def _virtualised(host: Host, unknown: Unknown) -> bool | None:
+    """Is this machine itself a virtual one? x86 says so in its CPU flags; elsewhere the name of the maker is asked."""
     text = unknown.text(host, "host.virtualised", "/proc/cpuinfo")
     if text is None:
         return None
     flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-    if flags is None:
-        unknown.reasons["host.virtualised"] = "/proc/cpuinfo shows no flags on this architecture"
+    if flags is not None:
+        return "hypervisor" in flags.group(1).split()
+    maker = quiet(host, "/sys/class/dmi/id/sys_vendor")
+    if maker is None:
+        unknown.reasons["host.virtualised"] = "/proc/cpuinfo shows no flags on this architecture, and the firmware names no maker"
         return None
-    return "hypervisor" in flags.group(1).split()
+    return maker.startswith(_HYPERVISORS)
 
 
 def shown_argument(argument: str) -> str:
@@ -191,22 +207,6 @@ def modules(host: Host, unknown: Unknown) -> t.Dict[str, t.Optional[bool]]:
         unknown.reasons["modules"] = "/sys/module shows nothing"
         return dict.fromkeys(MODULES)
     return {name: name in loaded for name in MODULES}
-
-
-def host_driver(host: Host, unknown: Unknown) -> Facts:
-    """An NVIDIA driver that the host itself has installed. A driver container's files lie below /run/nvidia and do not count."""
-    if not host.exists("/usr"):
-        unknown.reasons["host_driver"] = "there is no /usr"
-        return {"present": None, "kind": None, "version": None, "source": []}
-    sources = [path for path in ("/usr/bin/nvidia-smi", "/var/lib/dkms/nvidia", "/etc/vulkan/icd.d/nvidia_icd.json") if host.exists(path)]
-    manager = [path for path in ("/usr/bin/nvidia-vgpud", "/usr/bin/nvidia-vgpu-mgr", "/usr/lib/nvidia/sriov-manage") if host.exists(path)]
-    sources += manager
-    return {
-        "present": bool(sources),
-        "kind": ("vgpu_host" if manager else "datacenter") if sources else None,
-        "version": quiet(host, "/sys/module/nvidia/version") if sources else None,
-        "source": sources,
-    }
 
 
 def kernel_log(host: Host, unknown: Unknown) -> t.List[Facts]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _node, _pci, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _driver, _modprobe, _node, _pci, _system
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 from tests.hosts import tree
 from tests.hosts.tree import Gpu, HostSpec, a10s
@@ -136,7 +136,18 @@ def test_an_empty_root_gives_nulls_with_reasons_and_no_failure(tmp_path: Path, r
     assert not result["failed"]
     assert result["gpus"] is None and result["qemu"] is None and result["iommu"]["enabled"] is None
     assert result["host"]["boot_id"] is None
-    for fact in ("gpus", "qemu", "iommu", "host.boot_id", "kernel_log", "firmware.tables", "modules"):
+    assert result["kernels"]["installed"] is None and result["kernels"]["modules"]["nouveau"] is None
+    for fact in (
+        "gpus",
+        "qemu",
+        "iommu",
+        "host.boot_id",
+        "kernel_log",
+        "firmware.tables",
+        "modules",
+        "kernels.installed",
+        "kernels.modules",
+    ):
         assert result["unknown"][fact]
 
 
@@ -150,17 +161,136 @@ def test_values_of_strange_boot_arguments_are_not_shown(facts) -> None:
     assert {"root_password=(not shown)", "intel_iommu=on", "hugepages=16"} <= set(found["boot"]["running"])
 
 
+def test_arguments_that_are_configured_and_do_not_run_yet_are_pending(tmp_path: Path, facts) -> None:
+    assert facts(HostSpec(cmdline="intel_iommu=on"))["boot"]["pending"] == []
+    defaults = tmp_path / "host/etc/default/grub"
+    defaults.write_text(defaults.read_text().replace("intel_iommu=on", "intel_iommu=on root_password=hunter2 iommu=pt"))
+    found = _node.read(Host(str(tmp_path / "host")))
+    assert found["boot"]["pending"] == ["root_password=(not shown)", "iommu=pt"]
+    (tmp_path / "host/proc/cmdline").unlink()
+    assert _node.read(Host(str(tmp_path / "host")))["boot"]["pending"] is None
+
+
+def test_arguments_of_a_boot_loader_that_is_not_read_are_not_known(tmp_path: Path, facts) -> None:
+    facts(HostSpec())
+    (tmp_path / "host/usr/sbin/grubby").write_text("")
+    found = _node.read(Host(str(tmp_path / "host")))
+    assert (found["boot"]["configured"], found["boot"]["pending"]) == (None, None)
+    assert "not read" in found["unknown"]["boot.configured"]
+
+
+def test_which_kernels_are_installed_and_what_the_running_one_can_load(facts) -> None:
+    spec = HostSpec(
+        mdev=False,
+        blocked=["nouveau", "floppy"],
+        other_kernels=["5.15.0-9-generic", "5.15.0-120-generic", "0-rescue-0123456789abcdef"],
+        cmdline="modprobe.blacklist=nvidiafb,ast module_blacklist=nova-core",
+    )
+    found = facts(spec)["kernels"]
+    assert found["installed"] == ["5.15.0-9-generic", tree.KERNEL, "5.15.0-120-generic"]
+    assert (found["newest"], found["headers"]) == ("5.15.0-120-generic", True)
+    assert found["modules"] == {"mdev": False, "nouveau": True, "nova_core": False, "nvidiafb": False, "vfio_pci": True}
+    assert found["blocked"] == ["nouveau", "nova_core", "nvidiafb"]
+    assert facts(HostSpec(headers=False))["kernels"]["headers"] is False
+
+
+def test_a_kernel_is_found_where_el_keeps_it_and_modules_may_be_built_in(tmp_path: Path, facts) -> None:
+    facts(HostSpec(loadable=["drivers/gpu/drm/nouveau/nouveau"]))
+    host = tmp_path / "host"
+    (host / "lib").rename(host / "usr/lib")
+    (host / "lib").symlink_to("usr/lib")
+    for name in (f"boot/vmlinuz-{tree.KERNEL}", f"usr/lib/modules/{tree.KERNEL}/build"):
+        (host / name).unlink()
+    (host / f"usr/lib/modules/{tree.KERNEL}/vmlinuz").write_text("")
+    (host / f"usr/lib/modules/{tree.KERNEL}/modules.builtin").write_text("kernel/drivers/vfio/pci/vfio-pci.ko\n")
+    (host / "usr/lib/modules/5.14.0-1.el9/kernel").mkdir(parents=True)  # what a removed kernel leaves
+    found = _node.read(Host(str(host)))["kernels"]
+    assert (found["installed"], found["headers"], found["modules"]["vfio_pci"]) == ([tree.KERNEL], False, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "blocked"),
+    [
+        ("blacklist nouveau\noptions nouveau modeset=0\n", {"nouveau"}),
+        ("  blacklist   nova-core  \n", {"nova_core"}),
+        ("install nouveau /bin/false\n", {"nouveau"}),
+        ("install nouveau /usr/bin/true\n", {"nouveau"}),
+        ("install nouveau /sbin/modprobe --ignore-install nouveau\n", set()),
+        ("# blacklist nouveau\nblacklistnouveau\nalias nouveau off\n", set()),
+        ("", set()),
+    ],
+)
+def test_what_modprobe_does_not_load_by_itself(text: str, blocked: set[str]) -> None:
+    assert _modprobe.blocked(_modprobe.directives("x", text)) == blocked
+
+
+def test_what_we_block_ourselves_counts(tmp_path: Path, facts) -> None:
+    facts(HostSpec(blocked=["nvidiafb"]))
+    (tmp_path / "host" / _modprobe.OWN[1:]).write_text(_modprobe.own_text(_modprobe.Wish(block=("nouveau",))) or "")
+    assert _node.read(Host(str(tmp_path / "host")))["kernels"]["blocked"] == ["nouveau", "nvidiafb"]
+
+
+def test_a_file_of_the_administrator_hides_the_one_of_that_name_from_a_package(tmp_path: Path, facts) -> None:
+    facts(HostSpec())
+    for place, text in (("etc", ""), ("usr/lib", "blacklist nouveau\n")):
+        (tmp_path / "host" / place / "modprobe.d").mkdir(parents=True)
+        (tmp_path / "host" / place / "modprobe.d/nouveau.conf").write_text(text)
+    assert _node.read(Host(str(tmp_path / "host")))["kernels"]["blocked"] == []
+    (tmp_path / "host/etc/modprobe.d/nouveau.conf").unlink()
+    assert _node.read(Host(str(tmp_path / "host")))["kernels"]["blocked"] == ["nouveau"]
+
+
+@pytest.mark.parametrize(
+    ("files", "version"),
+    [
+        ({"sys/module/nvidia/version": "580.95.05\n"}, "580.95.05"),
+        ({"proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.133.20  Sun Mar 30\nGCC version: gcc 12.3.0\n"},
+         "570.133.20"),
+        ({"var/lib/dkms/nvidia/535.9.1/x": "", "var/lib/dkms/nvidia/535.54.03/x": "", "var/lib/dkms/nvidia/kernel-5.15/x": ""}, "535.54.03"),
+        ({"usr/lib/x86_64-linux-gnu/libnvidia-ml.so.550.54.15": "", "usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1": ""}, "550.54.15"),
+        ({"usr/lib64/libnvidia-ml.so.550.54.15": ""}, "550.54.15"),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_the_version_of_a_driver_is_found_also_if_it_is_not_loaded(tmp_path: Path, files: dict[str, str], version: str | None) -> None:
+    for name, text in {"usr/bin/nvidia-smi": "", **files}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    unknown = _system.Unknown()
+    found = _driver.host_driver(Host(str(tmp_path)), unknown)
+    assert (found["present"], found["kind"], found["version"]) == (True, "datacenter", version)
+    assert found["branch"] == (None if version is None else int(version[:3]))
+    assert ("host_driver.version" in unknown.reasons) is (version is None)
+
+
+@pytest.mark.parametrize(
+    ("maker", "virtual"), [("QEMU", True), ("VMware, Inc.", True), ("Amazon EC2", True), ("Example Inc.", False), (None, None)]
+)
+def test_where_the_cpu_does_not_say_so_the_maker_tells_a_vm(tmp_path: Path, facts, maker: str | None, virtual: bool | None) -> None:
+    facts(HostSpec())
+    (tmp_path / "host/proc/cpuinfo").write_text("processor\t: 0\nFeatures\t: fp asimd\n")
+    vendor = tmp_path / "host/sys/class/dmi/id/sys_vendor"
+    if maker is None:
+        vendor.unlink()
+    else:
+        vendor.write_text(f"{maker}\n")
+    found = _node.read(Host(str(tmp_path / "host")))
+    assert found["host"]["virtualised"] is virtual
+    assert ("host.virtualised" in found["unknown"]) is (virtual is None)
+
+
 def test_8_gpus_with_16_virtual_functions_are_read_quickly(tmp_path: Path) -> None:
     gpus = [Gpu(f"0000:{bus:02x}:00.0", driver="nvidia", vfs=16) for bus in range(0x11, 0x91, 0x10)]
     tree.build(tmp_path / "host", HostSpec(gpus, cmdline="intel_iommu=on"))
     best = min(timed(tmp_path / "host") for _ in range(3))
-    assert best <= 2  # 0.5 s is the aim; a busy test machine gets more
+    assert best <= 0.5
 
 
 def timed(root: Path) -> float:
-    began = time.monotonic()
+    """Seconds of this process's own time, in the kernel and out of it: what others do on the machine does not count."""
+    began = time.process_time()
     assert len(_node.read(Host(str(root)))["gpus"]) == 8
-    return time.monotonic() - began
+    return time.process_time() - began
 
 
 def test_reboot_forgets_what_lives_in_the_kernel_only(tmp_path: Path) -> None:
