@@ -19,13 +19,16 @@ help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 check-machine: ## say all that this machine lacks
+	@tests/tools/check-machine kernel
+
+check-demo:
 	@tests/tools/check-machine
 
-demo: check-machine ## the main job on the embedded lab: site.yml, report, second run (KEEP=1 leaves the lab up)
+demo: check-demo ## the main job on the embedded lab: site.yml, report, second run (KEEP=1 leaves the lab up)
 	@$(IN) python tests/tools/demo.py
 
-test: check-machine ## everything: unit, lint and the playbooks on the lab
-	@$(RUN) --lane unit unit-targets lint lab-test
+test: check-machine ## everything: unit, lint, the playbooks on the lab, the first scenarios on a real kernel
+	@$(RUN) --lane unit unit-targets lint lab-test kernel-smoke
 
 unit: ## unit tests
 	@$(IN) python -m pytest -q tests/unit tests/tools
@@ -42,6 +45,12 @@ lint-fast: ## the linters that take seconds
 lab-test: ## the lab itself, the playbooks on it, and the molecule scenario; one lab at a time
 	@$(RUN) pytest-lab molecule
 
+kernel-smoke: ## the kernel suite's first scenarios, on emulated machines with NVIDIA-looking devices
+	@$(IN) python -m pytest -q tests/kernel -m smoke
+
+kernel-test: check-machine ## all scenarios on a real kernel
+	@$(IN) python -m pytest -q tests/kernel
+
 test-core219: ## unit tests and playbook syntax on ansible-core 2.19, which needs Python 3.11
 	@python=$$(tests/tools/find-python 3.11); test -n "$$python" || { echo "The ansible-core 2.19 lane did not run: no Python 3.11 here." >&2; exit 1; }; \
 	    $(MAKE) GPUFLEET_PYTHON="$$python" in-core219
@@ -49,7 +58,7 @@ test-core219: ## unit tests and playbook syntax on ansible-core 2.19, which need
 in-core219:
 	@$(RUN) --lane unit syntax
 
-lab-up: check-machine ## start the embedded lab
+lab-up: check-demo ## start the embedded lab
 	@$(IN) python tests/lab/lab.py up
 
 lab-down: ## stop the embedded lab

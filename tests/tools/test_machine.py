@@ -53,6 +53,18 @@ def test_all_that_is_missing_is_named_in_one_message_quickly(path: Path) -> None
     assert done.stderr.count("This machine lacks:") == 1
 
 
+def test_what_only_the_kernel_suite_needs_is_asked_for_only_with_it(path: Path) -> None:
+    words = ("gcc, for the kernel suite: apt-get install gcc", "ssh, for the kernel suite: apt-get install openssh-client")
+    assert not any(word in call("check-machine", path).stderr for word in words)
+    said = call("check-machine", path, "kernel").stderr
+    assert all(word in said for word in words)
+    # Who is nobody special needs a guest that somebody else has made.
+    program(path, "id", "echo 1000")
+    assert " root, for the kernel suite" in call("check-machine", path, "kernel").stderr
+    (path.parent / "cache" / "kernel-image-0a").mkdir(parents=True)
+    assert " root, for the kernel suite" not in call("check-machine", path, "kernel").stderr
+
+
 def test_a_python_that_is_too_old_is_named_with_what_was_found(path: Path) -> None:
     program(path, "python3", "case \"$*\" in *find-python*|*ensurepip*) exit 0 ;; esac\necho '/usr/bin/python3 3.9'")
     assert "found: /usr/bin/python3 3.9" in call("check-machine", path).stderr
