@@ -55,6 +55,7 @@ CASES = {
     "unknown Helm value": (None, ["-e", '{"gpufleet_operator_values": {"sandboxWorkload": {}}}'], ["sandboxWorkload", "nearest: sandboxWorkloads"]),
     "vGPU without an image": (None, ["-e", "gpufleet_vgpu_version="], ["gpu-vgpu-0", "gpufleet_vgpu_version"]),
     "half a pull secret": (None, ["-e", "gpufleet_registry_password="], ["vgpu-manager-pull", "gpufleet_registry_password"]),
+    "no helm": (None, ["-e", "gpufleet_helm=/nowhere/helm"], ["/nowhere/helm", "gpufleet_helm"]),
     "wrong cluster": (None, ["-e", "gpufleet_expected_cluster=somewhere-else"], ["somewhere-else"]),
     "limit that matches no GPU host": (
         json.dumps({"all": {"hosts": {"bmc-0": {}}}}), ["--limit", "bmc-0"], ["bmc-0", "no GPU host"],
