@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _cmdline, _driver, _kernels, _pci, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _cmdline, _driver, _groups, _kernels, _pci, _system
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
 
@@ -29,7 +29,7 @@ def read(host: Host) -> _system.Facts:
         "iommu": _system.iommu(host, unknown),
         "gpus": _pci.gpus(host, functions, unknown),
         "nvswitches": _pci.nvswitches(functions),
-        "groups": _pci.groups(functions),
+        "groups": _groups.of_nvidia(functions),
         "modules": _system.modules(host, unknown),
         "host_driver": _driver.host_driver(host, unknown),
         "kernel_log": _system.kernel_log(host, unknown),

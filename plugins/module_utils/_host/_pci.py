@@ -5,7 +5,7 @@
 # Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
 # Do not use this from other collections or standalone plugins/modules!
 
-"""NVIDIA's PCI functions of a host: GPUs, what is on their boards, their IOMMU groups, and the vGPUs that they can make.
+"""NVIDIA's PCI functions of a host: GPUs, what is on their boards, and the vGPUs that they can make.
 
 Keyed by PCI address throughout: IOMMU group numbers change from boot to boot.
 """
@@ -24,7 +24,6 @@ Facts = _system.Facts
 Unknown = _system.Unknown
 
 _DEVICES = "/sys/bus/pci/devices"
-_BRIDGE = "06"
 _NVSWITCH_CLASS = "0680"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PCI_IDS = ("/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids")
@@ -49,25 +48,33 @@ class Function(t.NamedTuple):
     def is_gpu(self) -> bool:
         return self.vendor == NVIDIA and self.kind in GPU_CLASSES and self.parent is None
 
+    @property
+    def is_bridge(self) -> bool:
+        """Bridges stay with the kernel and never count in a group. An NVSwitch has a bridge's class, and is a device that a VM can have."""
+        return self.kind.startswith("06") and self.kind != _NVSWITCH_CLASS
+
+    @property
+    def on_vfio(self) -> bool:
+        return "vfio" in (self.driver or "")
+
 
 def functions(host: Host) -> t.List[Function]:
     """All PCI functions of the host, sorted by address."""
-    found = []
-    for address in host.names(_DEVICES):
-        path = f"{_DEVICES}/{address}"
-        kind = _hex(host, f"{path}/class")
-        found.append(
-            Function(
-                address=address,
-                vendor=_hex(host, f"{path}/vendor"),
-                device=_hex(host, f"{path}/device"),
-                kind=kind[:4],
-                driver=_target(host, f"{path}/driver"),
-                group=_target(host, f"{path}/iommu_group"),
-                parent=_target(host, f"{path}/physfn"),
-            )
-        )
-    return found
+    return [function(host, address) for address in host.names(_DEVICES)]
+
+
+def function(host: Host, address: str) -> Function:
+    """One PCI function, as it is now."""
+    path = f"{_DEVICES}/{address}"
+    return Function(
+        address=address,
+        vendor=_hex(host, f"{path}/vendor"),
+        device=_hex(host, f"{path}/device"),
+        kind=_hex(host, f"{path}/class")[:4],
+        driver=_target(host, f"{path}/driver"),
+        group=_target(host, f"{path}/iommu_group"),
+        parent=_target(host, f"{path}/physfn"),
+    )
 
 
 def _hex(host: Host, path: str) -> str:
@@ -175,31 +182,6 @@ def nvswitches(found: t.Sequence[Function]) -> t.List[Facts]:
     ]
 
 
-def groups(found: t.Sequence[Function]) -> t.Dict[str, Facts]:
-    """The IOMMU groups that hold a physical NVIDIA function, by number: members, whether a VM could take them, who stands in the way.
-
-    A group can be given to a VM when each member but the bridges is on a VFIO driver or on none.
-    """
-    by_group: t.Dict[str, t.List[Function]] = {}
-    for function in found:
-        if function.group is not None:
-            by_group.setdefault(function.group, []).append(function)
-    facts = {}
-    for number, members in by_group.items():
-        if not any(member.vendor == NVIDIA and member.parent is None for member in members):
-            continue
-        endpoints = [member for member in members if not member.kind.startswith(_BRIDGE) or member.kind == _NVSWITCH_CLASS]
-        blockers = [member for member in endpoints if member.driver is not None and "vfio" not in member.driver]
-        facts[number] = {
-            "members": [member.address for member in members],
-            "viable": not blockers,
-            "blockers": [
-                {"address": b.address, "class": b.kind, "driver": b.driver, "foreign": b.vendor != NVIDIA} for b in blockers
-            ],
-        }  # fmt: skip
-    return facts
-
-
 def _vgpu(host: Host, function: Function, virtual: t.Sequence[Function], mdevs: t.Sequence[t.Tuple[str, str, str]]) -> Facts:
     parents = [function, *virtual]
     vendor = [p for p in parents if host.exists(f"{p.path}/nvidia/current_vgpu_type")]
@@ -257,6 +239,12 @@ def _mdevs(host: Host) -> t.List[t.Tuple[str, str, str]]:
     return sorted(found, key=lambda mdev: (mdev[1], mdev[0]))
 
 
+def vgpus_on(host: Host, function: Function) -> int:
+    """How many vGPUs there are on one function, on either backend."""
+    current = _system.quiet(host, f"{function.path}/nvidia/current_vgpu_type")
+    return sum(1 for name in host.names(function.path) if _UUID.fullmatch(name)) + (current not in (None, "", "0"))
+
+
 def _mig(host: Host, minor: int | None, unknown: Unknown, address: str) -> Facts:
     if minor is None:
         unknown.reasons[f"gpus.{address}.mig"] = "NVIDIA's driver does not run this GPU, and only it knows"
@@ -284,7 +272,7 @@ def holders_of(host: Host, function: Function, opened: _holders.Opened) -> t.Opt
     for name in host.names(function.path):
         if _UUID.fullmatch(name):
             nodes.update(_holders.nodes(host, f"{function.path}/{name}", _target(host, f"{function.path}/{name}/iommu_group")))
-    return opened.of(nodes, vfio="vfio" in (function.driver or ""))
+    return opened.of(nodes, vfio=function.on_vfio)
 
 
 def _pci_ids(host: Host, unknown: Unknown) -> str:

@@ -1,0 +1,46 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""IOMMU groups: what the kernel isolates together, and so can only be given away together.
+
+A group can be given to a VM when each member but the bridges is on a VFIO driver or on none. Group numbers change from boot to boot.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Facts, Function
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._names import NVIDIA
+
+
+def members(found: t.Iterable[Function]) -> t.Dict[str, t.List[Function]]:
+    """The functions of each group, by its number; a function without a group is in none."""
+    by_group: t.Dict[str, t.List[Function]] = {}
+    for function in found:
+        if function.group is not None:
+            by_group.setdefault(function.group, []).append(function)
+    return by_group
+
+
+def facts(group: t.Sequence[Function]) -> Facts:
+    """One group: its members, whether a VM could take it, and who stands in the way."""
+    blockers = [member for member in group if not member.is_bridge and member.driver is not None and not member.on_vfio]
+    return {
+        "members": [member.address for member in group],
+        "viable": not blockers,
+        "blockers": [{"address": b.address, "class": b.kind, "driver": b.driver, "foreign": b.vendor != NVIDIA} for b in blockers],
+    }
+
+
+def of_nvidia(found: t.Iterable[Function]) -> t.Dict[str, Facts]:
+    """The groups that hold a physical NVIDIA function, by number."""
+    return {
+        number: facts(group)
+        for number, group in members(found).items()
+        if any(member.vendor == NVIDIA and member.parent is None for member in group)
+    }
