@@ -1,0 +1,37 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""Giving the running kernel a driver: one modprobe, time-limited like every other thing that a kernel may not answer."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
+
+
+def load(host: Host, modprobe: str, driver: str, timeout: float) -> None:
+    """Load the module of a driver with this ``modprobe``. Raises HostError with the reason if the kernel does not have the driver then."""
+
+    def run() -> None:
+        if subprocess.run([modprobe, "--", driver], check=False).returncode:
+            raise OSError(errno.ENOEXEC, "")
+
+    try:
+        _kernel.detached(run, timeout)
+    except _kernel.NoAnswer as error:
+        raise HostError(modprobe, f"{error}; it may still load {driver}") from error
+    except OSError as error:
+        raise HostError(modprobe, f"could not load {driver}: {_why(host)}") from error
+
+
+def _why(host: Host) -> str:
+    if "[none]" not in (_system.quiet(host, "/sys/kernel/security/lockdown") or "[none]"):
+        return "the kernel is locked down and takes only signed modules; the kernel log says which it refused"
+    return "the kernel log says why"
