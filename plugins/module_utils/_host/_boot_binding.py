@@ -21,7 +21,7 @@ import fnmatch
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _cmdline, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _cmdline, _modprobe, _system
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
@@ -36,7 +36,6 @@ _OURS = re.compile(
     r'.*KERNEL=="([0-9a-f:.]+)", ATTR\{vendor\}=="0x([0-9a-f]{4})", ATTR\{device\}=="0x([0-9a-f]{4})", ATTR\{driver_override\}="([\w-]+)".*'
 )
 _RULE_DIRECTORIES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d")
-_MODPROBE_DIRECTORIES = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d")
 _CONDITION = re.compile(r'([A-Z]+)(?:\{([^}]*)\})?\s*==\s*"([^"]*)"')
 _SETS_OVERRIDE = re.compile(r"driver_override\}\s*:?=(?!=)")
 
@@ -93,13 +92,12 @@ class Others:
 
 def others(host: Host) -> Others:
     ids = [(f"the kernel command line ({token})", listed) for token in _arguments(host) for listed in [_ids_argument(token)] if listed]
-    for path in _files(host, _MODPROBE_DIRECTORIES, ".conf"):
-        for number, line in enumerate(_joined(host.read_text(path) or ""), 1):
-            words = line.split()
-            if words[:1] == ["options"] and len(words) > 2 and words[1].replace("-", "_") == "vfio_pci":
-                ids += [(f"{path} line {number}", word[len("ids=") :].strip('"')) for word in words[2:] if word.startswith("ids=")]
+    for directive in _modprobe.read(host):
+        if directive.verb == "options" and _modprobe.canonical(directive.module) == "vfio_pci":
+            listed = _modprobe.parameters(directive.rest).get("ids", "")
+            ids.append((f"{directive.path} line {directive.line}", listed.strip('"')))
     rules = []
-    for path in _files(host, _RULE_DIRECTORIES, ".rules"):
+    for path in _rule_files(host):
         if path == RULES:
             continue
         for number, line in enumerate(_joined(host.read_text(path) or ""), 1):
@@ -119,12 +117,12 @@ def _ids_argument(token: str) -> str:
     return ",".join(_cmdline.values_of(token)) if _cmdline.key_of(token) == "vfio_pci.ids" else ""
 
 
-def _files(host: Host, directories: t.Sequence[str], end: str) -> t.List[str]:
-    """The files of these directories that count: of several with one name the first, and a directory that is reached twice only once."""
+def _rule_files(host: Host) -> t.List[str]:
+    """udev's rules: of several files with one name the first one counts, and a directory that is reached twice counts once."""
     seen: t.Dict[str, str] = {}
-    for directory in directories:
+    for directory in _RULE_DIRECTORIES:
         for name in host.names(directory):
-            if name.endswith(end):
+            if name.endswith(".rules"):
                 seen.setdefault(name, f"{directory}/{name}")
     return sorted(seen.values())
 

@@ -11,7 +11,15 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _cmdline, _driver, _groups, _kernels, _pci, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
+    _bootloader,
+    _cmdline,
+    _driver,
+    _groups,
+    _kernels,
+    _pci,
+    _system,
+)
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
 

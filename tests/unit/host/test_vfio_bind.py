@@ -473,7 +473,7 @@ def test_companions_are_bound_only_if_nobody_holds_the_group(bench, driver: str,
     ("path", "text", "where"),
     [
         ("etc/modprobe.d/vfio.conf", "options vfio-pci ids=10de:1b38,10de:2236\n", "/etc/modprobe.d/vfio.conf line 1"),
-        ("etc/modprobe.d/x.conf", "# x\noptions vfio_pci disable_vga=1 \\\n  ids=10DE:2236:ffffffff:ffffffff\n", "/etc/modprobe.d/x.conf line 3"),
+        ("etc/modprobe.d/x.conf", "# x\noptions vfio_pci disable_vga=1 \\\n  ids=10DE:2236:ffffffff:ffffffff\n", "/etc/modprobe.d/x.conf line 2"),
         ("usr/lib/modprobe.d/vfio.conf", "options vfio-pci ids=10de:2236:10de:1482\n", "/usr/lib/modprobe.d/vfio.conf"),
         ("proc/cmdline", "ro intel_iommu=on vfio-pci.ids=10de:2236 quiet\n", "kernel command line (vfio-pci.ids=10de:2236)"),
         ("etc/default/grub.d/x.cfg", 'GRUB_CMDLINE_LINUX="vfio_pci.ids=10de:2236"\n', "kernel command line"),
