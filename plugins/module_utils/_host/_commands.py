@@ -22,6 +22,8 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs imp
 _ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
     "LC_ALL": "C",
+    # Ubuntu's package manager would otherwise restart services, the kubelet among them.
+    "NEEDRESTART_SUSPEND": "1",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 }
 _SHOWN = 600  # characters of a program's output that are shown

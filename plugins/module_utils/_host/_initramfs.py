@@ -160,14 +160,19 @@ def room_problem(host: Host, image: Image) -> t.Optional[Blocker]:
     return Blocker(f"image {image.path}", f"in {directory}, {problem}", "Remove old kernels first")
 
 
+def keep(host: Host, image: Image) -> None:
+    """Keep an image. One that is kept already is the last one that has booted, and stays."""
+    if not host.exists(image.kept):
+        host.copy(image.path, image.kept)
+
+
 def rebuild(host: Host, commands: Commands, image: Image) -> t.Optional[Blocker]:
-    """Keep the image and build it anew. An image that is kept already is the last one that has booted, and stays."""
+    """Keep the image and build it anew."""
     target = f"image {image.path}"
     command = build_command(host, image)
     if command is None:
         return Blocker(target, "this host has neither update-initramfs nor dracut", "Build the image yourself and run this again")
-    if not host.exists(image.kept):
-        host.copy(image.path, image.kept)
+    keep(host, image)
     problem = commands.run(command, BUILD_SECONDS).problem(command[0], BUILD_SECONDS)
     if problem:
         return Blocker(target, problem, f"Mend that and run again before you reboot; the old image is {image.kept}")

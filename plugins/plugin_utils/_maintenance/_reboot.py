@@ -41,8 +41,9 @@ class Problem(t.NamedTuple):
         return self._asdict()
 
 
-def _answer(doing: str, problems: list[Problem], notes: list[str]) -> dict[str, t.Any]:
-    lines = [f"{doing}: {len(problems)} problem{'' if len(problems) == 1 else 's'}."] if problems else [f"{doing}: all is well."]
+def _answer(doing: str, verdict: str, problems: list[Problem], notes: list[str]) -> dict[str, t.Any]:
+    count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
+    lines = [f"{doing}: {verdict} {count}." if problems else f"{doing}: nothing stands in the way."]
     lines += [f"- {entry.target}: {entry.problem}. {entry.remedy}." for entry in problems]
     return {
         "passed": not problems,
@@ -85,7 +86,7 @@ def reboot_blockers(facts: Facts, node: Facts, name: str = "the host") -> dict[s
         problems.append(
             Problem(f"node {node.get('name')}", f"pods that no DaemonSet made are on it: {names}", "Move or stop them and run again")
         )
-    return _answer(f"Rebooting {name}", problems, [])
+    return _answer(f"Rebooting {name}", "refused for", problems, [])
 
 
 def devices(facts: Facts) -> dict[str, str] | None:
@@ -143,7 +144,7 @@ def reboot_gate(
         )
     if workload == "vm-passthrough":
         problems += _groups(before, after, owner)
-    return _answer(f"Checking {name} after its reboot", problems, notes)
+    return _answer(f"Checking {name} after its reboot", "stopped by", problems, notes)
 
 
 def _canonical(module: str) -> str:

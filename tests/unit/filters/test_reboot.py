@@ -48,7 +48,9 @@ def problems(answer: Facts) -> list[str]:
     for entry in answer["problems"]:
         assert all(entry[part] and entry[part] in answer["text"] for part in ("target", "problem", "remedy"))
     if answer["problems"]:
-        assert answer["text"].startswith("Checking gpu01 after its reboot: ") and answer["text"].endswith("The node stays cordoned.")
+        assert answer["text"].startswith("Checking gpu01 after its reboot: stopped by ") and answer["text"].endswith(
+            "The node stays cordoned."
+        )
     return [f"{entry['target']}: {entry['problem']}" for entry in answer["problems"]]
 
 
@@ -205,4 +207,4 @@ def test_what_forbids_a_reboot(before: Facts, node: Facts, facts: Facts, seen: F
     answer = reboot_blockers.reboot_blockers({**before, **facts}, {**node, **seen}, name="gpu01")
     assert not answer["passed"] and len(answer["problems"]) == 1
     assert words in answer["text"] and answer["problems"][0]["remedy"] in answer["text"]
-    assert answer["text"].startswith("Rebooting gpu01: 1 problem.") and answer["text"].endswith("The node stays cordoned.")
+    assert answer["text"].startswith("Rebooting gpu01: refused for 1 problem.") and answer["text"].endswith("The node stays cordoned.")
