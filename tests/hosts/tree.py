@@ -163,13 +163,23 @@ def start_vgpu_manager(root: Path) -> None:
     _sysfs(root, spec, iommu_is_on(spec, (root / "proc/cmdline").read_text()))
 
 
-def bind(root: Path, driver: str | None) -> None:
-    """Put every GPU on a driver, or take it from its driver."""
+def bind(root: Path, driver: str | None, at_boot: bool = False) -> None:
+    """Put every GPU on a driver, or take it from its driver; ``at_boot``: with each boot, too."""
     spec = _recall(root)
     for gpu in spec.gpus:
         gpu.driver = driver
+        gpu.boot_driver = driver if at_boot else gpu.boot_driver
     _remember(root, spec)
     _sysfs(root, spec, iommu_is_on(spec, (root / "proc/cmdline").read_text()))
+
+
+def seat(root: Path, gpus: list[Gpu]) -> list[Gpu]:
+    """Change which GPUs are in the host; those that were."""
+    spec = _recall(root)
+    before, spec.gpus = spec.gpus, gpus
+    _remember(root, spec)
+    _sysfs(root, spec, iommu_is_on(spec, (root / "proc/cmdline").read_text()))
+    return before
 
 
 def grub_arguments(root: Path) -> str:

@@ -86,7 +86,7 @@ def parameters(text: str) -> t.Dict[str, str]:
 
 def own_text(wish: Wish) -> t.Optional[str]:
     """Our file in modprobe.d, or None where it has nothing to say."""
-    lines = [f"blacklist {name}\n" for name in dict.fromkeys(wish.block)]
+    lines = [f"blacklist {name}\n" for name in sorted(set(wish.block))]  # whatever order a caller's set has
     lines += [f"options {module} {value}\n" for module, value in dict.fromkeys(wish.options)]
     return _HEADER + "".join(lines) if lines else None
 
