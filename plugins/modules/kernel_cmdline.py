@@ -13,18 +13,25 @@ author:
   - the gpufleet.kubevirt authors (@gpufleet)
 description:
   - Compares arguments as parsed tokens, with quotes and comma lists. V(intel_iommu=on,sm_on) satisfies V(intel_iommu=on).
-  - On Debian and Ubuntu with GRUB, writes its own drop-in C(/etc/default/grub.d/60-gpufleet.cfg) and runs C(update-grub), only if something
-    differs. Every other argument keeps its value and place.
-  - Refuses other boot loaders with the command to run by hand, unless the running kernel already has what is wanted.
+  - With GRUB on Debian and Ubuntu, writes its own drop-in C(/etc/default/grub.d/60-gpufleet.cfg) and runs C(update-grub).
+  - With GRUB on Enterprise Linux and Fedora, runs C(grubby) for the boot entries that fall short. For kernels to come it edits
+    C(/etc/kernel/cmdline), C(GRUB_CMDLINE_LINUX) in C(/etc/default/grub) and C(kernelopts) in GRUB's environment block, where a host has them.
+  - With systemd-boot, edits C(/etc/kernel/cmdline) and runs C(kernel-install) for the entries that fall short.
+  - Refuses image-based systems (rpm-ostree, bootc), OpenShift, Proxmox and unknown boot loaders with what to do by hand, unless the running
+    kernel already has what is wanted.
+  - Runs programs only if something differs, and only with room on the boot file system, no package manager at work and no read-only mount.
+    Reads their result back. The files of the entry of the next boot must exist.
   - A word that nothing appended takes back, such as C(iommu=off), is a failure that names file and line, unless O(absent) lists it.
+  - Warns if the next boot runs another kernel whose headers are not installed, and fails if the NVIDIA driver is built on this host by DKMS and
+    has no module for that kernel.
   - Never reboots.
 attributes:
   check_mode:
     support: full
-    description: Computes what it would write.
+    description: Computes what it would write and run.
   diff_mode:
     support: full
-    description: Shows the files that differ.
+    description: Shows the files and boot entries that differ.
 options:
   present:
     description: Arguments that must be in effect.
@@ -37,14 +44,25 @@ options:
     elements: str
     default: []
   provider:
-    description: The boot loader. V(auto) finds out.
+    description:
+      - The boot loader. V(auto) finds out. V(grub) is Debian's way, V(grubby) that of Enterprise Linux and Fedora.
+      - Image-based systems and OpenShift are refused whatever this says.
     type: str
-    choices: [auto, grub]
+    choices: [auto, grub, grubby, systemd_boot]
     default: auto
+  backup:
+    description: Keep a copy of each file that this module edits, beside it. Files that a program makes are not copied.
+    type: bool
+    default: false
   host_root:
-    description: Directory that holds the host's files. Another than V(/) is for tests, there C(update-grub) is not run but named in RV(pending).
+    description: Directory that holds the host's files. Below another than V(/), programs are not run but named in RV(pending).
     type: path
     default: /
+  run_in_root:
+    description: With another O(host_root) than V(/), run the programs in it (V(chroot)), for which it has to be a whole system, or not.
+    type: str
+    choices: [never, chroot]
+    default: never
 seealso:
   - module: gpufleet.kubevirt.gpu_node_info
 """
@@ -61,6 +79,14 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: A reboot is due
   when: cmdline.reboot_required
+
+- name: Take back what somebody once turned off, and keep the old file
+  gpufleet.kubevirt.kernel_cmdline:
+    present:
+      - iommu=pt
+    absent:
+      - amd_iommu=off
+    backup: true
 """
 
 RETURN = r"""
@@ -108,6 +134,12 @@ kernel_change:
   type: str
   returned: always
   sample: null
+backups:
+  description: The copies made for O(backup).
+  type: list
+  elements: str
+  returned: always
+  sample: [/etc/kernel/cmdline.20260102T030405Z~]
 blockers:
   description: What stopped the module.
   type: list
@@ -119,45 +151,26 @@ blockers:
       remedy: Remove it there, or name it in gpufleet_kernel_arguments_absent (option absent)
 """
 
-import fcntl
-import os
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _cmdline, _grub, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
+    _boot_provider,
+    _bootloader,
+    _cmdline,
+    _grub,
+    _grubby,
+    _readings,
+    _systemd_boot,
+)
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 DOING = "Setting the kernel arguments"
-LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock")
-ROOM = 4 << 20  # bytes; the generated file is some ten kilobytes
-
-
-def lock_problem(path):
-    """A Blocker if a package manager is at work."""
-    try:
-        with open(path, "rb+") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return None
-    except BlockingIOError:
-        return _change.Blocker(path, "a package manager is at work", "Wait until it has ended")
-    except OSError as error:
-        return _change.Blocker(path, f"it cannot be told whether a package manager is at work: {error.strerror}", "Become root")
-    return None
-
-
-def generator_blockers():
-    """What would make running the generator unsafe on the real host."""
-    if not os.path.exists(_grub.GENERATOR):
-        return [
-            _change.Blocker(f"file {_grub.GENERATOR}", "it is not there", "Leave provider at auto: this host does not boot Debian's way")
-        ]
-    found = []
-    space = os.statvfs("/boot")
-    if space.f_bavail * space.f_frsize < ROOM:
-        found.append(_change.Blocker("/boot", f"less than {ROOM >> 20} MiB are free", "Remove old kernels first"))
-    return found + [blocker for path in LOCKS for blocker in [lock_problem(path)] if blocker]
+#: The boot loaders that this module writes, by the name of the provider.
+PROVIDERS = {loader.kind: loader for loader in (_grub.Grub, _grubby.Grubby, _systemd_boot.SystemdBoot)}
 
 
 class Cmdline:
@@ -168,43 +181,67 @@ class Cmdline:
         self.host = host
         self.present = list(dict.fromkeys(module.params["present"]))
         self.absent = list(dict.fromkeys(module.params["absent"]))
-        self.kind = _bootloader.provider(host) if module.params["provider"] == "auto" else module.params["provider"]
+        self.commands = Commands(host, module.params["run_in_root"])
+        found, wished = _bootloader.provider(host), module.params["provider"]
+        self.kind = found if wished == "auto" or found in _bootloader.MANAGED_ELSEWHERE else wished
+        loader = PROVIDERS.get(self.kind)
+        self.loader = loader(host, self.commands) if loader else None
+        self.first = None
+        self.backups = []
 
     def observe(self):
         running = _cmdline.split(self.host.read_text("/proc/cmdline") or "")
-        return running, _grub.read(self.host) if self.kind == "grub" else None
+        seen = self.loader.read() if self.loader else None
+        self.first = self.first or seen
+        return running, seen
 
     def due(self, running):
-        return _grub.wanting(running, self.present, self.absent)
+        return _cmdline.wanting(running, self.present, self.absent)
 
-    def plan(self, seen):
-        running, files = seen
-        if files is not None:
-            plan = _grub.make_plan(files, self.present, self.absent, self.host.is_real)
-            if plan.changes and self.host.is_real:
-                plan.blockers += generator_blockers()
+    def whole_plan(self, seen):
+        """What is to be done, programs included, whether they are run here or not."""
+        return self.loader.plan(seen, self.present, self.absent)
+
+    def plan(self, observed):
+        running, seen = observed
+        if self.loader is None:
+            plan = _change.Plan()
+            if self.due(running):
+                problem = f"its boot loader ({self.kind}) is not one that this module writes"
+                absent = list(dict.fromkeys([*self.absent, *_cmdline.undoing(running, self.present)]))
+                plan.blockers.append(_change.Blocker("boot loader", problem, _bootloader.by_hand(self.kind, self.present, absent)))
             return plan
-        plan = _change.Plan()
-        if self.due(running):
-            problem = f"its boot loader ({self.kind}) is not one that this module writes"
-            absent = list(dict.fromkeys([*self.absent, *_cmdline.undoing(running, self.present)]))
-            plan.blockers.append(_change.Blocker("boot loader", problem, _bootloader.by_hand(self.kind, self.present, absent)))
+        plan = self.whole_plan(seen)
+        programs = [change for change in plan.changes if isinstance(change, _boot_provider.ProgramChange)]
+        if not self.commands.can_run:
+            plan.changes = [change for change in plan.changes if change not in programs]
+        elif programs:
+            plan.blockers += _boot_provider.obstacles(self.host, programs, *self.loader.room(seen))
+        elif self.due(running):
+            plan.blockers += _boot_provider.missing_files(self.loader, seen)
+        plan.blockers += _boot_provider.not_text(plan.changes)
+        if plan.changes or self.due(running):
+            _boot_provider.judge_kernel(plan, self.host, self.loader.default(seen), self.running_release())
         return plan
+
+    def running_release(self):
+        return _readings.quiet(self.host, "/proc/sys/kernel/osrelease")
 
     def apply(self, changes):
         for change in changes:
             path = change.target[len("file ") :]
             try:
-                if change.action == "generate":
-                    code, out, err = self.module.run_command([_grub.GENERATOR])
-                    if code:
-                        text = (err or out).strip()[-400:]
-                        return [
-                            _change.Blocker(
-                                change.target, f"{_grub.GENERATOR} ended with {code}: {text}", "Mend that and run again before you reboot"
-                            )
-                        ]
-                elif change.action == "remove":
+                if isinstance(change, _boot_provider.ProgramChange):
+                    seconds = _boot_provider.SECONDS
+                    problem = self.commands.run(change.command, seconds).problem(change.command[0], seconds)
+                    if problem:
+                        return [_change.Blocker(change.target, problem, "Mend that and run again before you reboot")]
+                    continue
+                if self.module.params["backup"] and change.before is not None:
+                    # No boot loader reads a file of this name.
+                    self.backups.append(f"{path}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}~")
+                    self.host.copy(path, self.backups[-1])
+                if change.action == "remove":
                     self.host.remove(path)
                 else:
                     self.host.write_text(path, change.after)
@@ -212,32 +249,32 @@ class Cmdline:
                 return [_change.Blocker(change.target, str(error), "Mend that and run again")]
         return []
 
-    def verify(self, seen):
-        plan = self.plan(seen)
+    def verify(self, observed):
+        _running, seen = observed
+        plan = self.plan(observed)
+        remedy = "Look for another writer of it, and do not reboot before"
         left = plan.blockers + [
-            _change.Blocker(
-                change.target, f"{change.action} was done but did not take", "Look for another writer of it, and do not reboot before"
-            )
-            for change in plan.changes
+            _change.Blocker(change.target, f"{change.action} was done but did not take", remedy) for change in plan.changes
         ]
-        return left + (_grub.default_entry_problems(self.host, seen[1]) if self.host.is_real and seen[1] else [])
+        if self.commands.can_run:
+            left += _boot_provider.damage(self.loader, self.first, seen, self.present, self.absent)
+            left += _boot_provider.missing_files(self.loader, seen)
+        return list({(blocker.target, blocker.problem): blocker for blocker in left}.values())
 
-    def result(self, seen, plan):
-        running, files = seen
-        shown = [_system.shown_argument(token) for token in running]
-        configured = _bootloader.configured(self.host)
-        unwritten = plan.changes and self.module.check_mode
-        asked = self.present or self.absent
-        behind = files is not None and (unwritten or not _grub.generated_has(files, self.present, self.absent))
-        release = _system.quiet(self.host, "/proc/sys/kernel/osrelease")
-        following = _grub.next_kernel(files) if files else None
+    def result(self, observed, _plan):
+        running, seen = observed
+        configured = self.loader.configured(seen) if self.loader else None
+        left = self.whole_plan(seen).changes if self.loader and not self.commands.can_run else []
+        entry = self.loader.default(seen) if self.loader else None
+        following = entry.release if entry else None
         return {
             "reboot_required": self.due(running),
-            "running": shown,
-            "configured": None if configured is None else [_system.shown_argument(token) for token in configured],
+            "running": [_cmdline.shown(token) for token in running],
+            "configured": None if configured is None else [_cmdline.shown(token) for token in configured],
             "provider": self.kind,
-            "pending": ["update-grub"] if asked and behind and not self.host.is_real else [],
-            "kernel_change": following if following != release else None,
+            "pending": [change.line for change in left if isinstance(change, _boot_provider.ProgramChange)],
+            "kernel_change": following if following != self.running_release() else None,
+            "backups": self.backups,
         }
 
 
@@ -247,8 +284,10 @@ def main() -> None:
         argument_spec={
             "present": arguments,
             "absent": arguments,
-            "provider": {"type": "str", "choices": ["auto", "grub"], "default": "auto"},
+            "provider": {"type": "str", "choices": ["auto", "grub", "grubby", "systemd_boot"], "default": "auto"},
+            "backup": {"type": "bool", "default": False},
             "host_root": {"type": "path", "default": "/"},
+            "run_in_root": {"type": "str", "choices": ["never", "chroot"], "default": "never"},
         },
         supports_check_mode=True,
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _readings
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 #: Files whose lock a package manager holds while it works: dpkg's and rpm's (the second is where rpm keeps its data since Fedora 36).
@@ -30,6 +30,8 @@ PROCESSES = (
     "dracut",
     "update-grub",
     "grub-mkconfig",
+    "grubby",
+    "kernel-install",
     "dkms",
 )
 
@@ -43,8 +45,8 @@ def at_work(host: Host) -> t.List[Blocker]:
                 found.append(Blocker(f"file {path}", "a package manager is at work", "Wait until it has ended, and run again"))
         except HostError as error:
             found.append(Blocker(f"file {path}", f"it cannot be told whether a package manager is at work: {error.reason}", "Become root"))
-    for pid in _system.processes(host):
-        name = _system.quiet(host, f"/proc/{pid}/comm")
+    for pid in _readings.processes(host):
+        name = _readings.quiet(host, f"/proc/{pid}/comm")
         if name in PROCESSES:
             found.append(Blocker(f"process {pid}", f"{name} is at work", "Wait until it has ended, and run again"))
     return found

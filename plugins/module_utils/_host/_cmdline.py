@@ -31,8 +31,22 @@ REPEATABLE = frozenset(
         "vfio_pci.ids",
     )
 )
-#: Keys whose ``off`` only ever sets a flag: nothing that is appended takes it back. With the keys whose arguments it makes useless.
-STICKY = {"iommu": ("iommu", "intel_iommu", "amd_iommu"), "amd_iommu": ("iommu", "amd_iommu")}
+#: What an earlier word of the same key means for one that follows it. ``override``: the last word wins. ``sticky``: its ``off`` only
+#: ever sets a flag, and nothing that is appended takes it back. A key that is not named here is taken for ``override``.
+CONFLICTS = {"intel_iommu": "override", "iommu": "sticky", "amd_iommu": "sticky"}
+#: The keys whose arguments a sticky ``off`` makes useless.
+_SPOILT = {"iommu": ("iommu", "intel_iommu", "amd_iommu"), "amd_iommu": ("iommu", "amd_iommu")}
+
+#: Boot arguments whose value may be shown: everything about devices and memory. Of any other only the key is shown,
+#: because facts end up in caches and logs and a boot line may carry a password or a token.
+SHOWN_ARGUMENTS = frozenset(
+    """
+    amd_iommu default_hugepagesz efi hugepages hugepagesz initcall_blacklist intel_iommu iommu iommu.passthrough iommu.strict isolcpus
+    kvm.ignore_msrs kvm_amd.nested kvm_intel.nested kvm-intel.nested lockdown mitigations module_blacklist modprobe.blacklist nohz_full
+    nomodeset nvidia-drm.modeset nvidia.modeset pci pcie_acs_override pcie_aspm rcu_nocbs rd.driver.blacklist rd.driver.pre
+    rdblacklist selinux vfio_iommu_type1.allow_unsafe_interrupts vfio-pci.disable_vga vfio-pci.ids vfio_pci.ids video
+    """.split()  # noqa: SIM905
+)
 
 _TOKEN = re.compile(r'(?:[^\s"]|"[^"]*")+')
 
@@ -57,6 +71,12 @@ def holds(line: t.Iterable[str], unwanted: t.Iterable[str]) -> bool:
     """Does a line have one of these arguments, however it is quoted?"""
     plain = {token.replace('"', "") for token in unwanted}
     return any(token.replace('"', "") in plain for token in line)
+
+
+def shown(argument: str) -> str:
+    """A boot argument as it may be shown: without its value unless the key is known to be harmless."""
+    key, equals, _value = argument.partition("=")
+    return argument if not equals or key in SHOWN_ARGUMENTS else f"{key}=(not shown)"
 
 
 def problem(token: str) -> str | None:
@@ -89,7 +109,37 @@ def satisfied(line: t.Sequence[str], wanted: str) -> bool:
 def undoing(line: t.Sequence[str], wanted: t.Iterable[str]) -> t.List[str]:
     """The words on a line that nothing appended could take back, and that make what is wanted useless."""
     keys = {key_of(token) for token in wanted if "off" not in values_of(token)}
-    return [token for token in dict.fromkeys(line) if "off" in values_of(token) and keys & set(STICKY.get(key_of(token), ()))]
+    sticky = [token for token in dict.fromkeys(line) if "off" in values_of(token) and CONFLICTS.get(key_of(token)) == "sticky"]
+    return [token for token in sticky if keys & set(_SPOILT[key_of(token)])]
+
+
+def wanting(line: t.Sequence[str], present: t.Sequence[str], absent: t.Sequence[str]) -> bool:
+    """Does a line that a kernel is or will be booted with fall short of what is wanted?"""
+    lacks = any(not satisfied(line, token) for token in present)
+    return lacks or bool(undoing(line, present)) or holds(line, absent)
+
+
+def others(line: t.Iterable[str], present: t.Sequence[str], absent: t.Sequence[str]) -> t.List[str]:
+    """The arguments on a line that nobody asked about: those that must keep value and order."""
+    single = {key_of(token) for token in present} - REPEATABLE
+    asked = [*present, *absent]
+    return [token for token in line if key_of(token) not in single and not holds([token], asked)]
+
+
+def touched(before: t.Sequence[str], after: t.Sequence[str], present: t.Sequence[str], absent: t.Sequence[str]) -> t.List[str]:
+    """The arguments that nobody asked about and that a change took away, changed or moved.
+
+    Those whose key is asked for and may repeat may stand elsewhere on the line, in their order: ``grubby`` adds them anew.
+    """
+    asked = {key_of(token) for token in present}
+    old, new = others(before, present, absent), others(after, present, absent)
+    return [
+        token
+        for same in (True, False)
+        for left, right in [([o for o in old if (key_of(o) in asked) is same], [n for n in new if (key_of(n) in asked) is same])]
+        if left != right
+        for token in (sorted({*left} ^ {*right}) or left)
+    ]
 
 
 def contradictions(wanted: t.Sequence[str]) -> t.List[str]:
@@ -116,3 +166,13 @@ def extended(own: t.Sequence[str], wanted: t.Iterable[str], line: t.Sequence[str
             result = [mine for mine in result if key_of(mine) != key_of(token)]
         result.append(token)
     return result
+
+
+def amended(text: str, present: t.Sequence[str], absent: t.Sequence[str]) -> str:
+    """A text that is one boot line, changed so that it does what is wanted: words of ``absent`` taken out, the missing ones appended."""
+    left = without(text, [token for token in split(text) if holds([token], absent)])
+    more = extended([], present, split(left))
+    if not more:
+        return left
+    body = left.rstrip()
+    return " ".join([body, *more] if body else more) + left[len(body) :]

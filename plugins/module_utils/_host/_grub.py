@@ -5,11 +5,7 @@
 # Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
 # Do not use this from other collections or standalone plugins/modules!
 
-"""GRUB as Debian and Ubuntu set it up: ``/etc/default/grub``, then ``/etc/default/grub.d/*.cfg``, then ``update-grub``.
-
-Its files are shell. They are not run here but read: assignments to the two variables that make the kernel's line, with references to
-what stood before. Anything else about these two variables cannot be computed, and that is said.
-"""
+"""GRUB as Debian and Ubuntu set it up: ``/etc/default/grub``, then ``/etc/default/grub.d/*.cfg``, then ``update-grub``."""
 
 from __future__ import annotations
 
@@ -18,30 +14,25 @@ import re
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _cmdline
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _boot_provider, _cmdline, _grub_files
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._boot_provider import Entry, ProgramChange
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._grub_files import (
+    DIRECTORY,
+    GENERATOR,
+    MAIN,
+    NotComputable,
+    evaluate,
+    line_of,
+    removed,
+)
 
-MAIN = "/etc/default/grub"
-DIRECTORY = "/etc/default/grub.d"
 DROP_IN = f"{DIRECTORY}/60-gpufleet.cfg"
 GENERATED = "/boot/grub/grub.cfg"
-GENERATOR = "/usr/sbin/update-grub"
-#: The variables, in the order in which GRUB's generator puts them on the line.
-VARIABLES = ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT")
-OURS = VARIABLES[1]
+OURS = _grub_files.VARIABLES[1]
 _HEADER = "# Written by the Ansible collection gpufleet.kubevirt. Arguments that others need belong into another file.\n"
-
-_ASSIGNMENT = re.compile(r"""^\s*(?:export\s+)?(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)=("(?:[^"\\]|\\.)*"|'[^']*'|[^\s#;"']*)\s*(?:#.*)?$""")
-_MENTION = re.compile(r"\bGRUB_CMDLINE_LINUX(_DEFAULT)?\b")
-# Inside of these, a line may or may not be run.
-_OPENS = re.compile(r"^\s*(if|case|for|while|until)\b|[{(]\s*$")
-_CLOSES = re.compile(r"(^|;)\s*(fi|esac|done|[})])\s*($|;|\|\||&&|#)")
 _OWN_ENTRIES = re.compile(r"^### BEGIN \S*/10_linux\S* ###$(.*?)^### END \S*/10_linux\S* ###$", re.MULTILINE | re.DOTALL)
-_REFERENCE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-
-
-class NotComputable(Exception):
-    """A line about our variables that only a shell could work out."""
+#: What the generator itself puts on the line, or the boot loader when it hands the line over.
+_GENERATORS_OWN = frozenset(("BOOT_IMAGE", "root", "ro", "rw"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,61 +50,44 @@ class Files:
         return self.texts.get(DROP_IN)
 
 
-def read(host: Host) -> Files:
-    paths = [MAIN, *(f"{DIRECTORY}/{name}" for name in host.names(DIRECTORY) if name.endswith(".cfg"))]
-    return Files({path: host.read_text(path) or "" for path in paths if host.exists(path)}, host.read_text(GENERATED))
+class Grub(_boot_provider.BootLoader[Files]):
+    """Writes a drop-in of our own; words of ``absent`` are taken out where they stand."""
 
+    kind = "grub"
+    keeps_others = False
 
-def evaluate(texts: t.Mapping[str, str]) -> t.Dict[str, str]:
-    """The values of the two variables after these files. Raises NotComputable."""
-    values = dict.fromkeys(VARIABLES, "")
-    for path, text in texts.items():
-        depth = 0
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.lstrip().startswith("#"):
-                continue
-            depth = max(0, depth + bool(_OPENS.search(line)) - bool(_CLOSES.search(line)))
-            if not _MENTION.search(line):
-                continue
-            where = f"{path} line {number}: {line.strip()}"
-            match = _ASSIGNMENT.match(line)
-            if match is None or depth:
-                raise NotComputable(where)
-            values[match.group(1)] = _expanded(match.group(2), values, where)
-    return values
+    def read(self) -> Files:
+        return Files(_grub_files.read(self.host), self.host.read_text(GENERATED))
 
+    def plan(self, seen: Files, present: t.Sequence[str], absent: t.Sequence[str]) -> Plan:
+        return make_plan(seen, present, absent)
 
-def _expanded(raw: str, values: t.Mapping[str, str], where: str) -> str:
-    if raw.startswith("'"):
-        return raw[1:-1]
-    text = raw[1:-1] if raw.startswith('"') else raw
-    if "`" in text or "$(" in text:
-        raise NotComputable(where)
+    def entries(self, seen: Files) -> t.List[Entry]:
+        return entries(seen.generated)
 
-    def value(match: t.Match[str]) -> str:
-        name = match.group(1) or match.group(2)
-        if name not in values:
-            raise NotComputable(where)
-        return values[name]
+    def default(self, seen: Files) -> t.Optional[Entry]:
+        found = entries(seen.generated)
+        # What else GRUB_DEFAULT may say (saved, a title, a submenu's path) is only known to GRUB.
+        return found[0] if found and _grub_files.chosen(seen.texts, "GRUB_DEFAULT") in (None, "0") else None
 
-    text = _REFERENCE.sub(value, text)
-    if "$" in text:
-        raise NotComputable(where)
-    return re.sub(r'\\(["\\`$])', r"\1", text)
+    def configured(self, seen: Files) -> t.Optional[t.List[str]]:
+        try:
+            return line_of(seen.texts)
+        except NotComputable:
+            return None
 
+    def room(self, seen: Files) -> t.Tuple[str, int]:
+        # The new file is written beside the old one.
+        return "/boot", 4 * _boot_provider.MIB + len(seen.generated or "")
 
-def line_of(texts: t.Mapping[str, str]) -> t.List[str]:
-    """The arguments that the generator would write for these files."""
-    values = evaluate(texts)
-    return [token for name in VARIABLES for token in _cmdline.split(values[name])]
+    def places(self, path: str) -> t.Tuple[str, ...]:
+        # GRUB's paths start at a file system's root, which may be /boot or a subvolume's parent.
+        return (path, f"/boot{path}", f"/boot/{path.rpartition('/')[2]}")
 
 
 def own_arguments(text: t.Optional[str]) -> t.List[str]:
     """The arguments in our drop-in."""
-    if text is None:
-        return []
-    value = evaluate({DROP_IN: text})[OURS]
-    return _cmdline.split(value)
+    return [] if text is None else _cmdline.split(evaluate({DROP_IN: text})[OURS])
 
 
 def drop_in(arguments: t.Sequence[str]) -> str:
@@ -122,40 +96,23 @@ def drop_in(arguments: t.Sequence[str]) -> str:
     return f'{_HEADER}{OURS}="${OURS} {quoted}"\n'
 
 
-def entries(generated: t.Optional[str]) -> t.List[t.Tuple[str, t.List[str]]]:
-    """``(kernel, arguments)`` of each entry of the generated file that boots this system and is no recovery entry, in their order."""
+def entries(generated: t.Optional[str]) -> t.List[Entry]:
+    """The entries of the generated file that boot this system and are no recovery entries, in their order."""
+    parts = _OWN_ENTRIES.findall(generated or "")
+    text = "".join(parts) if parts else generated or ""  # memory tests and other systems have parts of their own
     found = []
-    for match in re.finditer(r"^\s*linux(?:efi|16)?\s+(\S+)(.*)$", _own_part(generated), re.MULTILINE):
-        arguments = _cmdline.split(match.group(2))
-        if not {"single", "recovery"} & set(arguments):
-            found.append((match.group(1), arguments))
+    for match in re.finditer(r"^\s*linux(?:efi|16)?\s+(\S+)(.*)$(?:\n(?!\s*linux|\s*\})[^\n]*)*", text, re.MULTILINE):
+        arguments = tuple(_cmdline.split(match.group(2)))
+        if {"single", "recovery"} & set(arguments):
+            continue
+        initrd = re.search(r"^\s*initrd(?:efi|16)?\s+(.+)$", match.group(), re.MULTILINE)
+        kernel = match.group(1)
+        found.append(Entry(kernel, kernel, arguments, tuple(initrd.group(1).split() if initrd else ()), _boot_provider.release_of(kernel)))
     return found
 
 
-def _own_part(generated: t.Optional[str]) -> str:
-    """The part of the generated file that our variables go into. Memory tests and other systems have entries of their own."""
-    parts = _OWN_ENTRIES.findall(generated or "")
-    return "".join(parts) if parts else generated or ""
-
-
-def removed(text: str, unwanted: t.Collection[str]) -> str:
-    """A file's text without these arguments, wherever one of our two variables gets them literally."""
-    lines = []
-    for line in text.splitlines(keepends=True):
-        match = None if line.lstrip().startswith("#") else _ASSIGNMENT.match(line.rstrip("\n"))
-        if match is None:
-            lines.append(line)
-            continue
-        start, end = match.span(2)
-        quote = line[start] if line[start : start + 1] in ('"', "'") else ""
-        inner = line[start + len(quote) : end - len(quote)]
-        spelt = {*unwanted, *(token.replace('"', '\\"') for token in unwanted)} if quote == '"' else unwanted
-        lines.append(line[:start] + quote + _cmdline.without(inner, spelt) + quote + line[end:])
-    return "".join(lines)
-
-
-def make_plan(files: Files, present: t.Sequence[str], absent: t.Sequence[str], can_generate: bool) -> Plan:
-    """What to write. With ``can_generate``, running the generator is part of the plan wherever its output is behind."""
+def make_plan(files: Files, present: t.Sequence[str], absent: t.Sequence[str]) -> Plan:
+    """What to write, and the generator wherever its output is behind."""
     plan = Plan()
     if not present and not absent:
         return plan
@@ -168,9 +125,8 @@ def make_plan(files: Files, present: t.Sequence[str], absent: t.Sequence[str], c
                 texts[path] = removed(text, absent)
         others = {path: text for path, text in texts.items() if path != DROP_IN}
         line = line_of(others)
-        stuck = _cmdline.undoing(line, present)
-        if stuck:
-            plan.blockers += [_stuck(word, others) for word in stuck]
+        plan.blockers += _boot_provider.stuck(_cmdline.undoing(line, present), others)
+        if plan.blockers:
             return plan
         mine = _cmdline.extended([token for token in own if token not in absent], present, line)
         if mine != own:
@@ -180,13 +136,7 @@ def make_plan(files: Files, present: t.Sequence[str], absent: t.Sequence[str], c
         if generated_has(files, present, absent):
             plan.warnings.append(f"{GENERATED} has what is wanted, but only a shell can work out whether it stays so: {error}")
             return plan
-        plan.blockers.append(
-            Blocker(
-                f"file {str(error).partition(' ')[0]}",
-                f"only a shell can work this out: {error}",
-                "Write a plain assignment there, or set the arguments yourself, run update-grub and run this again",
-            )
-        )
+        plan.blockers.append(not_computable(error, "run update-grub"))
         return plan
     plan.blockers += _unmet(after, present, absent)
     if plan.blockers:
@@ -194,19 +144,21 @@ def make_plan(files: Files, present: t.Sequence[str], absent: t.Sequence[str], c
     for path in sorted({*texts, *files.texts}):
         before = files.texts.get(path)
         if texts.get(path) != before:
-            plan.changes.append(
-                Change(
-                    f"file {path}",
-                    "edit" if path != DROP_IN else "write" if texts[path] else "remove",
-                    before,
-                    texts[path] or None,
-                    _why(path, present, absent),
-                )
-            )
-    behind = plan.changes or not generated_has(files, present, absent)
-    if can_generate and behind:
-        plan.changes.append(Change(f"file {GENERATED}", "generate", None, None, "it is made from the files above"))
+            action = "edit" if path != DROP_IN else "write" if texts[path] else "remove"
+            plan.changes.append(Change(f"file {path}", action, before, texts[path] or None, _why(path, present, absent)))
+    if plan.changes or not generated_has(files, present, absent):
+        why = "it is made from the files above"
+        plan.changes.append(ProgramChange(f"file {GENERATED}", "generate", None, None, why, (GENERATOR,)))
+        plan.warnings += _pending_of_others(files, present, absent)
     return plan
+
+
+def not_computable(error: NotComputable, apply: str) -> Blocker:
+    return Blocker(
+        f"file {str(error).partition(' ')[0]}",
+        f"only a shell can work this out: {error}",
+        f"Write a plain assignment there, or set the arguments yourself, {apply} and run this again",
+    )
 
 
 def _unmet(line: t.Sequence[str], present: t.Sequence[str], absent: t.Sequence[str]) -> t.List[Blocker]:
@@ -227,52 +179,25 @@ def _unmet(line: t.Sequence[str], present: t.Sequence[str], absent: t.Sequence[s
 
 
 def _why(path: str, present: t.Sequence[str], absent: t.Sequence[str]) -> str:
-    return f"must be there: {' '.join(present)}" if path == DROP_IN and present else f"must not be there: {' '.join(absent)}"
+    return _boot_provider.reason(present, ()) if path == DROP_IN and present else _boot_provider.reason((), absent)
 
 
-def _stuck(word: str, texts: t.Mapping[str, str]) -> Blocker:
-    places = [
-        f"{path} line {number}"
-        for path, text in texts.items()
-        for number, line in enumerate(text.splitlines(), 1)
-        if not line.lstrip().startswith("#") and re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w,])", line)
-    ]
-    where = ", ".join(places) or "GRUB's files"
-    problem = f"{word} stands in {where}, and nothing that is appended takes it back"
-    return Blocker(f"argument {word}", problem, "Remove it there, or name it in gpufleet_kernel_arguments_absent (option absent)")
+def _pending_of_others(files: Files, present: t.Sequence[str], absent: t.Sequence[str]) -> t.List[str]:
+    """What somebody wrote into GRUB's files without running the generator takes effect with ours: a warning if there is any."""
+    found = entries(files.generated)
+    if not found:
+        return []
+    said = _cmdline.others(line_of(files.texts), present, absent)
+    made = [token for token in _cmdline.others(found[0].arguments, present, absent) if _cmdline.key_of(token) not in _GENERATORS_OWN]
+    said = [token for token in said if _cmdline.key_of(token) not in _GENERATORS_OWN]
+    plain = {token.replace('"', "") for token in made}
+    new = [_cmdline.key_of(token) for token in said if token.replace('"', "") not in plain]
+    if not new:
+        return []
+    return [f"update-grub also brings what others left in GRUB's files since it last ran: the arguments {', '.join(dict.fromkeys(new))}"]
 
 
 def generated_has(files: Files, present: t.Sequence[str], absent: t.Sequence[str]) -> bool:
     """Do all entries of the generated file do what is wanted?"""
     found = entries(files.generated)
-    return bool(found) and not any(wanting(line, present, absent) for _kernel, line in found)
-
-
-def wanting(line: t.Sequence[str], present: t.Sequence[str], absent: t.Sequence[str]) -> bool:
-    """Does a line that a kernel is or will be booted with fall short of what is wanted?"""
-    lacks = any(not _cmdline.satisfied(line, token) for token in present)
-    return lacks or bool(_cmdline.undoing(line, present)) or _cmdline.holds(line, absent)
-
-
-def default_entry_problems(host: Host, files: Files) -> t.List[Blocker]:
-    """What of the first entry is not on disk. GRUB's paths start at a file system's root, which may be ``/boot`` or a subvolume's parent."""
-    found = entries(files.generated)
-    if not found:
-        return [Blocker(f"file {GENERATED}", "it has no entry that boots a kernel", f"Look at the output of {GENERATOR} before you reboot")]
-    kernel = found[0][0]
-    initrd = re.search(r"^\s*initrd(?:efi|16)?\s+(.+)$", _own_part(files.generated), re.MULTILINE)
-    return [
-        Blocker(f"file {path}", "the first boot entry names it, and it is not there", "Reinstall that kernel before you reboot")
-        for path in [kernel, *(initrd.group(1).split() if initrd else [])]
-        if not any(host.exists(place) for place in (path, f"/boot{path}", f"/boot/{path.rpartition('/')[2]}"))
-    ]
-
-
-def next_kernel(files: Files) -> t.Optional[str]:
-    """The release that the next boot runs, or None where the default entry is another than the first, or cannot be told."""
-    chosen = re.findall(r"^\s*GRUB_DEFAULT=(.*)$", "\n".join(files.texts.values()), re.MULTILINE)
-    found = entries(files.generated)
-    if not found or (chosen and chosen[-1].strip().strip("\"'") != "0"):
-        return None
-    match = re.search(r"vmlinu[xz]-(.+)$", found[0][0])
-    return match.group(1) if match else None
+    return bool(found) and not any(_cmdline.wanting(entry.arguments, present, absent) for entry in found)

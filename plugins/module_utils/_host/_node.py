@@ -73,4 +73,4 @@ def _boot(host: Host, running: t.Optional[t.List[str]], unknown: _system.Unknown
 
 
 def _shown(arguments: t.Optional[t.List[str]]) -> t.Optional[t.List[str]]:
-    return None if arguments is None else [_system.shown_argument(argument) for argument in arguments]
+    return None if arguments is None else [_cmdline.shown(argument) for argument in arguments]

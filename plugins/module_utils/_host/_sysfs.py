@@ -20,6 +20,7 @@ import fcntl
 import os
 import shutil
 import stat
+import struct
 import tempfile
 import typing as t
 
@@ -233,18 +234,35 @@ class Host:
             raise HostError(directory, error.strerror or str(error)) from error
         return space.f_bavail * space.f_frsize
 
-    def is_locked(self, path: str) -> bool:
-        """Does a process hold the lock (fcntl) on the file at ``path``? No such file is not locked."""
+    def is_read_only(self, directory: str) -> bool:
+        """Is the file system of a directory mounted so that nothing can be written?"""
         try:
-            with open(self._real(path), "rb+") as file:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+            return bool(os.statvfs(self._real(directory)).f_flag & os.ST_RDONLY)
+        except OSError as error:
+            raise HostError(directory, error.strerror or str(error)) from error
+
+    def is_locked(self, path: str) -> bool:
+        """Has a process locked the file at ``path`` for writing (fcntl)? No such file is not locked.
+
+        The lock itself is not taken, not even for a moment: a package manager that starts in that moment would fail.
+        """
+        try:
+            real = self._real(path)
+            self._refuse_no_file(path, os.stat(real))
+            descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             if error.errno in _MISSING:
                 return False
             raise HostError(path, error.strerror or str(error)) from error
-        return False
+        try:
+            # struct flock of fcntl(2): type, whence, start, length, process. For a reader, only writers are in the way.
+            asked = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+            kind: int = struct.unpack_from("h", fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[0]
+        except OSError as error:
+            raise HostError(path, error.strerror or str(error)) from error
+        finally:
+            os.close(descriptor)
+        return kind != fcntl.F_UNLCK
 
     def copy(self, source: str, target: str) -> None:
         """Copy a file, with its mode and times: ``target`` is whole or not there."""

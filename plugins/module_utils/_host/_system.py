@@ -16,6 +16,9 @@ import os
 import re
 import typing as t
 
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._readings import os_release as os_release
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._readings import processes as processes
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._readings import quiet as quiet
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 Facts = t.Dict[str, t.Any]
@@ -33,17 +36,6 @@ MODULES = (
     "vfio",
     "vfio_iommu_type1",
     "vfio_pci",
-)
-
-#: Boot arguments whose value may be shown: everything about devices and memory. Of any other only the key is shown,
-#: because facts end up in caches and logs and a boot line may carry a password or a token.
-SHOWN_ARGUMENTS = frozenset(
-    """
-    amd_iommu default_hugepagesz efi hugepages hugepagesz initcall_blacklist intel_iommu iommu iommu.passthrough iommu.strict isolcpus
-    kvm.ignore_msrs kvm_amd.nested kvm_intel.nested kvm-intel.nested lockdown mitigations module_blacklist modprobe.blacklist nohz_full
-    nomodeset nvidia-drm.modeset nvidia.modeset pci pcie_acs_override pcie_aspm rcu_nocbs rd.driver.blacklist rd.driver.pre
-    rdblacklist selinux vfio_iommu_type1.allow_unsafe_interrupts vfio-pci.disable_vga vfio-pci.ids vfio_pci.ids video
-    """.split()  # noqa: SIM905
 )
 
 #: What the kernel log says when something is wrong with a GPU, by a name of our own.
@@ -88,15 +80,6 @@ class Unknown:
         return content.strip()
 
 
-def quiet(host: Host, path: str) -> str | None:
-    """The stripped text of a file that many hosts lack, or cannot read: None then."""
-    try:
-        content = host.read_text(path)
-    except HostError:
-        return None
-    return None if content is None else content.strip()
-
-
 def system(host: Host, unknown: Unknown) -> Facts:
     release = os_release(host.read_text("/etc/os-release") or "")
     return {
@@ -114,12 +97,6 @@ def system(host: Host, unknown: Unknown) -> Facts:
 def release_key(release: str) -> t.Tuple[t.List[int], str]:
     """Sorts releases of kernels and versions of drivers by their numbers."""
     return [int(number) for number in re.findall(r"\d+", release)], release
-
-
-def os_release(text: str) -> t.Dict[str, str]:
-    """``/etc/os-release`` as a mapping, quotes removed."""
-    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
-    return {key.strip(): value.strip().strip("\"'") for key, _equals, value in pairs}
 
 
 def _secure_boot(host: Host, unknown: Unknown) -> bool | None:
@@ -158,12 +135,6 @@ def _virtualised(host: Host, unknown: Unknown) -> bool | None:
         unknown.reasons["host.virtualised"] = "/proc/cpuinfo shows no flags on this architecture, and the firmware names no maker"
         return None
     return maker.startswith(_HYPERVISORS)
-
-
-def shown_argument(argument: str) -> str:
-    """A boot argument as it may be shown: without its value unless the key is known to be harmless."""
-    key, equals, _value = argument.partition("=")
-    return argument if not equals or key in SHOWN_ARGUMENTS else f"{key}=(not shown)"
 
 
 def firmware(host: Host, unknown: Unknown) -> Facts:
@@ -246,10 +217,6 @@ def qemu(host: Host, unknown: Unknown) -> t.Optional[t.List[Facts]]:
 def is_qemu(comm: str) -> bool:
     """Is this the name of a process that runs a VM? (Names are cut at 15 characters; the guest agent is none.)"""
     return comm.startswith("qemu-system-") or comm in ("qemu-kvm", "qemu")
-
-
-def processes(host: Host) -> t.List[int]:
-    return sorted(int(name) for name in host.names("/proc") if name.isdigit())
 
 
 def unseen(host: Host) -> str | None:

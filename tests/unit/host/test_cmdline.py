@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _cmdline, _grub
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _boot_provider, _bootloader, _cmdline, _grub, _grub_files
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._boot_provider import ProgramChange
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
-from tests.hosts import tree
+from tests.hosts import boot, tree
 
 DROP_IN = "etc/default/grub.d/60-gpufleet.cfg"
 
@@ -119,20 +121,27 @@ def root(tmp_path: Path) -> Path:
 @given(line=lines, default=lines, wanted=wishes)
 def test_grub_files_give_every_other_argument_its_value_and_order(line: list[str], default: list[str], wanted: list[str]) -> None:
     """Read by a real shell, the files say what they said before, followed by what was added."""
-    before = {_grub.MAIN: "".join(f"{name}={quoted(words)}\n" for name, words in zip(_grub.VARIABLES, (line, default)))}
-    plan = _grub.make_plan(_grub.Files(before, None), wanted, [], False)
+    pairs = zip(_grub_files.VARIABLES, (line, default))
+    before = {_grub.MAIN: "".join(f"{name}={quoted(words)}\n" for name, words in pairs)}
+    plan = _grub.make_plan(_grub.Files(before, None), wanted, [])
     if any(blocker.target.startswith("argument") for blocker in plan.blockers):
         assert _cmdline.undoing([*line, *default], wanted)
         return
     assert not plan.blockers
     after = dict(before)
     for change in plan.changes:
-        after[change.target.removeprefix("file ")] = change.after
+        if not isinstance(change, ProgramChange):
+            after[change.target.removeprefix("file ")] = change.after
     made = _grub.line_of(after)
     assert made[: len(line) + len(default)] == [*line, *default]
     assert all(_cmdline.satisfied(made, token) for token in wanted)
-    again = _grub.make_plan(_grub.Files(after, None), wanted, [], False)
+    again = _grub.make_plan(_grub.Files(after, f"\tlinux /boot/vmlinuz-1 ro {' '.join(made)}\n"), wanted, [])
     assert not again.changes and not again.blockers
+
+
+def grub(root: Path) -> _grub.Grub:
+    host = Host(str(root))
+    return _grub.Grub(host, Commands(host))
 
 
 def quoted(words: list[str]) -> str:
@@ -146,7 +155,7 @@ def test_our_reading_of_grubs_files_is_the_shells(root: Path) -> None:
         'GRUB_CMDLINE_LINUX_DEFAULT="${GRUB_CMDLINE_LINUX_DEFAULT} $GRUB_CMDLINE_LINUX x=\\"1 2\\""\n'
         "GRUB_TIMEOUT=`echo 1`\nexport GRUB_CMDLINE_LINUX=plain\n#GRUB_CMDLINE_LINUX=no\n"
     )
-    ours = _grub.line_of(_grub.read(Host(str(root))).texts)
+    ours = _grub.line_of(grub(root).read().texts)
     assert " ".join(ours) == tree.grub_arguments(root)
     assert ours[0] == "plain"
 
@@ -233,10 +242,12 @@ def test_a_later_file_that_undoes_it_is_a_failure(root: Path, run_module) -> Non
 @pytest.mark.parametrize(
     ("files", "kind", "words"),
     [
-        ({"usr/sbin/grubby": ""}, "grubby", 'grubby --update-kernel=ALL --args="intel_iommu=on"'),
-        ({"run/ostree-booted": ""}, "ostree", "rpm-ostree kargs --append-if-missing=intel_iommu=on"),
-        ({"etc/os-release": "ID=rhcos\n"}, "openshift", "MachineConfig"),
-        ({"etc/default/grub": None, "etc/kernel/cmdline": "quiet"}, "systemd_boot", "kernel-install"),
+        ({"run/ostree-booted": ""}, "ostree", "Run: rpm-ostree kargs --append-if-missing=intel_iommu=on --delete-if-present=quiet"),
+        ({"run/ostree-booted": "", "usr/sbin/grubby": ""}, "ostree", "rpm-ostree kargs"),
+        ({"run/ostree-booted": "", "usr/bin/bootc": ""}, "bootc", 'kargs = ["intel_iommu=on"]'),
+        ({"etc/os-release": "ID=rhcos\n"}, "openshift", '  kernelArguments:\n    - "intel_iommu=on"\n'),
+        ({"etc/os-release": 'ID="rhel"\nOPENSHIFT_VERSION="4.19"\n'}, "openshift", "kind: MachineConfig"),
+        ({"etc/kernel/proxmox-boot-uuids": ""}, "proxmox", "proxmox-boot-tool refresh"),
         ({"etc/default/grub": None}, "unknown", "intel_iommu=on"),
     ],
 )
@@ -250,10 +261,13 @@ def test_other_boot_loaders_are_refused_with_what_to_do(
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text)
     assert _bootloader.provider(Host(str(root))) == kind
-    arguments = {"host_root": str(root), "present": ["intel_iommu=on"]}
-    result = run_module("kernel_cmdline", arguments)
-    assert result["failed"]
-    assert words in result["msg"]
+    before = boot.snapshot(root)
+    arguments = {"host_root": str(root), "present": ["intel_iommu=on"], "absent": ["quiet"]}
+    for provider in ("auto",) if kind == "unknown" else ("auto", "grub", "grubby", "systemd_boot"):
+        result = run_module("kernel_cmdline", {**arguments, "provider": provider})
+        assert result["failed"] and result["provider"] == kind
+        assert words in result["msg"]
+    assert boot.snapshot(root) == before
     (root / "proc/cmdline").write_text("ro intel_iommu=on\n")
     assert not run_module("kernel_cmdline", arguments)["failed"]  # it is on already, whoever did that
 
@@ -278,7 +292,7 @@ def test_a_host_that_is_asked_for_nothing_is_left_alone_whatever_its_files_say(r
     (root / "boot/grub/grub.cfg").write_text("blscfg\n")
     result = run_module("kernel_cmdline", {"host_root": str(root)})
     assert (result["failed"], result["changed"], result["reboot_required"], result["pending"]) == (False, False, False, [])
-    assert not _grub.make_plan(_grub.read(Host(str(root))), [], [], True).changes
+    assert not _grub.make_plan(grub(root).read(), [], []).changes
 
 
 def test_files_that_only_a_shell_works_out_do_for_who_set_the_arguments_himself(root: Path, run_module) -> None:
@@ -329,8 +343,9 @@ def test_entries_of_other_systems_do_not_count() -> None:
         ({_grub.MAIN: "GRUB_DEFAULT=0\n", "/etc/default/grub.d/x.cfg": 'GRUB_DEFAULT="saved"\n'}, None),
     ],
 )
-def test_the_next_kernel_is_only_named_where_it_can_be_told(texts: dict[str, str], expected: str | None) -> None:
-    assert _grub.next_kernel(_grub.Files(texts, "linux /boot/vmlinuz-6.1 ro\nlinux /boot/vmlinuz-5.9 ro\n")) == expected
+def test_the_next_kernel_is_only_named_where_it_can_be_told(root: Path, texts: dict[str, str], expected: str | None) -> None:
+    entry = grub(root).default(_grub.Files(texts, "linux /boot/vmlinuz-6.1 ro\nlinux /boot/vmlinuz-5.9 ro\n"))
+    assert (entry.release if entry else None) == expected
 
 
 def test_another_kernel_with_the_next_boot_is_said(root: Path, run_module) -> None:
@@ -345,12 +360,12 @@ def test_the_files_of_the_first_entry_must_be_there(tmp_path: Path, kernel: str)
     (tmp_path / "boot").mkdir()
     (tmp_path / "boot/vmlinuz-1").touch()
     (tmp_path / "boot/ucode.img").touch()
-    host = Host(str(tmp_path))
+    loader = grub(tmp_path)
     files = _grub.Files({}, f"\tlinux\t{kernel} ro\n\tinitrd\t/boot/ucode.img /boot/initrd.img-1\n")
-    assert [problem.target for problem in _grub.default_entry_problems(host, files)] == ["file /boot/initrd.img-1"]
+    assert [problem.target for problem in _boot_provider.missing_files(loader, files)] == ["file /boot/initrd.img-1"]
     (tmp_path / "boot/initrd.img-1").touch()
-    assert not _grub.default_entry_problems(host, files)
-    assert _grub.default_entry_problems(host, _grub.Files({}, ""))
+    assert not _boot_provider.missing_files(loader, files)
+    assert _boot_provider.missing_files(loader, _grub.Files({}, ""))
 
 
 def test_a_reboot_is_due_while_the_running_kernel_has_a_word_that_nothing_takes_back(root: Path, run_module) -> None:

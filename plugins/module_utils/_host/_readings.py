@@ -1,0 +1,33 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""Small readings that several parts of the host domain share."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
+
+
+def quiet(host: Host, path: str) -> str | None:
+    """The stripped text of a file that many hosts lack, or cannot read: None then."""
+    try:
+        content = host.read_text(path)
+    except HostError:
+        return None
+    return None if content is None else content.strip()
+
+
+def os_release(text: str) -> t.Dict[str, str]:
+    """``/etc/os-release`` as a mapping, quotes removed."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    return {key.strip(): value.strip().strip("\"'") for key, _equals, value in pairs}
+
+
+def processes(host: Host) -> t.List[int]:
+    return sorted(int(name) for name in host.names("/proc") if name.isdigit())
