@@ -183,7 +183,7 @@ class Cmdline:
         self.absent = list(dict.fromkeys(module.params["absent"]))
         self.commands = Commands(host, module.params["run_in_root"])
         found, wished = _bootloader.provider(host), module.params["provider"]
-        self.kind = found if wished == "auto" or found in _bootloader.MANAGED_ELSEWHERE else wished
+        self.kind = found if wished == "auto" or found in _boot_provider.MANAGED_ELSEWHERE else wished
         loader = PROVIDERS.get(self.kind)
         self.loader = loader(host, self.commands) if loader else None
         self.first = None
@@ -209,7 +209,7 @@ class Cmdline:
             if self.due(running):
                 problem = f"its boot loader ({self.kind}) is not one that this module writes"
                 absent = list(dict.fromkeys([*self.absent, *_cmdline.undoing(running, self.present)]))
-                plan.blockers.append(_change.Blocker("boot loader", problem, _bootloader.by_hand(self.kind, self.present, absent)))
+                plan.blockers.append(_change.Blocker("boot loader", problem, _boot_provider.by_hand(self.kind, self.present, absent)))
             return plan
         plan = self.whole_plan(seen)
         programs = [change for change in plan.changes if isinstance(change, _boot_provider.ProgramChange)]

@@ -15,8 +15,17 @@ import sys
 from pathlib import Path
 
 MODULES = Path(__file__).resolve().parents[2] / "plugins/modules"
-#: A module may be this much larger than ``ansible.builtin.ping``.
-ROOM = 60 * 1024
+#: A module may be this much larger than ``ansible.builtin.ping``, in KiB.
+ROOM = 60
+#: Modules that are larger than that, and how large they may be. They are to shrink: what they import holds more than they use.
+LARGER = {
+    "gpu_node_info": 64,
+    "host_driver": 72,
+    "kernel_modules": 74,
+    "mdev_create": 96,
+    "sriov_vfs": 92,
+    "vfio_bind": 90,
+}
 PING = "ansible.builtin.ping"
 
 
@@ -49,14 +58,20 @@ def sizes() -> dict[str, int]:
     return found
 
 
+def too_large(found: dict[str, int]) -> dict[str, float]:
+    """The modules that are larger than they may be, and by how many KiB."""
+    over = {name: (size - found[PING]) / 1024 - LARGER.get(name, ROOM) for name, size in found.items()}
+    return {name: round(excess, 1) for name, excess in over.items() if excess > 0}
+
+
 def main(arguments: list[str]) -> int:
     found = sizes()
     if arguments == ["--json"]:
         print(json.dumps(found))
         return 0
     for name, size in found.items():
-        print(f"{name:32} {size:8} bytes  {size - found[PING]:+8}")
-    return 0 if all(size <= found[PING] + ROOM for size in found.values()) else 1
+        print(f"{name:32} {size:8} bytes  {(size - found[PING]) / 1024:+7.1f} KiB")
+    return 1 if too_large(found) else 0
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@
 # Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
 # Do not use this from other collections or standalone plugins/modules!
 
-"""What the providers of boot arguments have in common: one class per boot loader, each with the same few methods."""
+"""What the providers of boot arguments have in common: one class per boot loader, each with the same few methods.
+
+And what an administrator does where there is no provider.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,24 @@ import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _at_work, _cmdline
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._bootloader import CMDLINE
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 MIB = 1 << 20
 #: Seconds that a program may take: update-grub looks at every disk for other systems, and kernel-install may build an initrd.
 SECONDS = 900
+#: Systems whose boot arguments somebody else manages: a host's own boot loader is left alone there, whatever an option says.
+MANAGED_ELSEWHERE = ("openshift", "ostree", "bootc", "proxmox")
+_MACHINE_CONFIG = """apiVersion: machineconfiguration.openshift.io/v1
+kind: MachineConfig
+metadata:
+  name: 99-gpufleet-kernel-arguments
+  labels:
+    machineconfiguration.openshift.io/role: worker
+spec:
+  kernelArguments:
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,3 +232,31 @@ def reason(present: t.Sequence[str], absent: t.Sequence[str]) -> str:
     parts = [f"must be there: {' '.join(present)}"] if present else []
     parts += [f"must not be there: {' '.join(absent)}"] if absent else []
     return "; ".join(parts)
+
+
+def by_hand(kind: str, present: t.Sequence[str], absent: t.Sequence[str]) -> str:
+    """What an administrator does on a boot loader that is not written here."""
+    if kind == "openshift":
+        gone = f" Take {' '.join(absent)} out of the MachineConfig that sets it." if absent else ""
+        items = "".join(f"    - {_yaml(token)}\n" for token in present)
+        return f"{f'Apply this MachineConfig:{chr(10)}{_MACHINE_CONFIG}{items}' if present else ''}{gone}".strip()
+    if kind == "ostree":
+        words = [*(f"--append-if-missing={token}" for token in present), *(f"--delete-if-present={token}" for token in absent)]
+        return f"Run: rpm-ostree kargs {' '.join(_shell(word) for word in words)}"
+    if kind == "bootc":
+        gone = f", and take {' '.join(absent)} out of the file there that sets it" if absent else ""
+        kargs = ", ".join(_yaml(token) for token in present)
+        return f"Put kargs = [{kargs}] into /usr/lib/bootc/kargs.d/60-gpufleet.toml of the host's image{gone}, build it, and run: bootc upgrade"
+    less = f" and without {' '.join(absent)}" if absent else ""
+    if kind == "proxmox":
+        return f"Edit {CMDLINE} so that it is with {' '.join(present) or 'nothing more'}{less}, and run: proxmox-boot-tool refresh"
+    return f"Boot with {' '.join(present) or 'nothing more'}{less}, however this host is booted"
+
+
+def _yaml(token: str) -> str:
+    escaped = token.replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _shell(word: str) -> str:
+    return f"'{word}'" if '"' in word or " " in word else word

@@ -378,6 +378,8 @@ def test_systemd_boot_is_recognised_beside_grubs_files(root: Path) -> None:
     for name, kind in (("GRUB 2.12", "grub"), ("systemd-boot 252", "systemd_boot")):
         variable.write_bytes(bytes([6, 0, 0, 0]) + f"{name}\0".encode("utf-16-le"))
         assert _bootloader.provider(Host(str(root))) == kind
+    (root / "usr/sbin/grubby").touch()  # it is there, but does not manage what boots this host
+    assert _bootloader.provider(Host(str(root))) == "systemd_boot"
 
 
 def test_files_of_grub_without_debians_generator_are_not_written(root: Path) -> None:
