@@ -21,6 +21,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _fleet
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _node
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._preflight import _data
@@ -146,6 +147,8 @@ CASES: list[tuple[str, str, dict[str, t.Any], str, dict[str, t.Any], dict[str, t
     ("iommu_kernel", "vm-vgpu", OFF_IN_KERNEL, "running kernel", OFF_IN_KERNEL_AMD, {"facts/iommu/enabled": None}),
     ("iommu_kernel_other", "vm-passthrough", OFF_IN_KERNEL_AMD, "running kernel", OFF_IN_KERNEL, NO_TABLES),
     ("reboot_allowed", "vm-passthrough", {**OFF_IN_KERNEL, "intent/reboot_ok": False}, "reboot", OFF_IN_KERNEL, NO_TABLES),
+    ("reboot_allowed", "vm-vgpu", {"facts/gpus/1/driver": "nouveau", "intent/reboot_ok": False}, "reboot", {"facts/gpus/1/driver": "nouveau"},
+     NO_SYSFS),
     ("iommu_groups", "vm-passthrough", {"facts/gpus/1/iommu_group": None}, SECOND, {}, NO_SYSFS),
     ("arguments_running", "container", {"facts/boot/pending": ["iommu=pt"]}, "iommu=pt", {}, {"facts/boot/pending": None}),
     ("group_foreign", "vm-passthrough", neighbour("igb", True), "0000:41:01.0 on driver igb", neighbour("snd_hda_intel", False),
@@ -433,6 +436,54 @@ def test_of_the_hosts_of_the_lab_one_is_refused_and_for_one_reason(read, host, w
     result = judged(seen(read(tree.LAB_HOSTS[host]), workload), fixers=["kernel_cmdline"])
     assert result["verdict"] == verdict
     assert {entry["id"]: entry["verdict"] for entry in result["rules"] if entry["verdict"] != "pass"} == left
+
+
+def read_cluster(workload: str | None, boot_id: str) -> dict[str, t.Any]:
+    """What ``gpu_fleet_info`` makes of API objects: of a cluster before the first run, or of one that runs this workload."""
+    labels = {"nvidia.com/gpu.workload.config": workload, "nvidia.com/gpu.deploy.driver": "", "nvidia.com/gpu.deploy.vgpu-manager": "true"}
+    node = {
+        "metadata": {"name": "n", "labels": labels if workload else {}},
+        "status": {"nodeInfo": {"bootID": boot_id}, "allocatable": {"nvidia.com/gpu": "2"}},
+    }
+    user = {
+        "metadata": {"name": "train", "namespace": "lab"},
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]},
+        "status": {"phase": "Running"},
+    }
+    kubevirt = {"metadata": {"name": "kubevirt", "namespace": "kubevirt"}, "status": {"observedKubeVirtVersion": "v1.7.0"}}
+    policy = {"metadata": {"name": "cluster-policy"}, "spec": {"sandboxWorkloads": {"enabled": True}}}
+    return _fleet.summary(
+        _fleet.Observed(
+            server="https://127.0.0.1:6443",
+            uid="u",
+            version="v1.37.0",
+            nodes=[node],
+            pods=[user] if workload else [],
+            vmis=[],
+            kubevirts=[kubevirt],
+            policies=[policy] if workload else None,
+            releases=[],
+        )
+    )
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_cluster_as_it_is_read_lets_good_hosts_pass(read, workload: str, labelled: bool) -> None:
+    facts = read(GOOD[workload])
+    cluster = read_cluster(workload if labelled else None, facts["host"]["boot_id"])
+    result = judged(seen(facts, workload, cluster=cluster, node=cluster["nodes"][0]))
+    # There is no Helm release beside this ClusterPolicy.
+    assert {entry["id"] for entry in result["rules"] if entry["verdict"] != "pass"} == ({"operator_writer"} if labelled else set())
+    assert result["verdict"] == ("warn" if labelled else "pass")
+
+
+def test_who_would_lose_its_devices_is_named_from_a_cluster_as_it_is_read(read) -> None:
+    facts = read(GOOD["vm-passthrough"])
+    cluster = read_cluster("container", facts["host"]["boot_id"])
+    result = judged(seen(facts, "vm-passthrough", cluster=cluster, node=cluster["nodes"][0]))
+    assert "lab/train" in rule(result, "workload_in_use")["problem"]
+    assert result["verdict"] == "fail"
 
 
 def test_the_example_of_the_readme_adds_and_silences(read) -> None:
