@@ -176,7 +176,7 @@ import ssl
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._firmware import _bios, _plan, _redfish, _terms
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._firmware import _bios, _failures, _plan, _redfish, _terms
 
 DOING = "Setting the firmware"
 
@@ -193,6 +193,7 @@ class Firmware:
 
     def observe(self):
         self.seen = self.bios.observe()
+        self.module.no_log_values.update(_plan.passwords(self.wanted, self.seen))
         return self.seen
 
     def vendor(self, seen):
@@ -257,14 +258,14 @@ def client_of(params):
     try:
         server = _redfish.server_of(params["address"])
     except ValueError as error:
-        raise _redfish.RedfishError("address", str(error), "Correct gpufleet_bmc_address (option address)") from None
+        raise _failures.RedfishError("address", str(error), "Correct gpufleet_bmc_address (option address)") from None
     ca_path = params["ca_path"]
     try:
         if ca_path:
             ssl.create_default_context(cafile=ca_path)
     except OSError as error:
         problem = f"{ca_path} cannot be read as CA certificates: {error.strerror or error}"
-        raise _redfish.RedfishError("ca_path", problem, "Correct gpufleet_bmc_ca_path (option ca_path)") from None
+        raise _failures.RedfishError("ca_path", problem, "Correct gpufleet_bmc_ca_path (option ca_path)") from None
     return _redfish.Client(
         server, params["username"], params["password"], params["validate_certs"], ca_path, params["timeout"], params["auth"]
     )
@@ -293,7 +294,7 @@ def main() -> None:
         firmware.bios = _bios.Bios(client, module.params["system_id"])
         client.open()
         _change.run(module, DOING, firmware.observe, firmware.plan, firmware.apply, firmware.result, firmware.verify)
-    except _redfish.RedfishError as error:
+    except _failures.RedfishError as error:
         firmware.fail(error)
     finally:
         if client is not None:

@@ -18,7 +18,8 @@ import typing as t
 import urllib.parse
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._firmware import _registry
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._firmware._redfish import Answer, Client, RedfishError, link
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._firmware._failures import RedfishError
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._firmware._redfish import Answer, Client, link
 
 Json = t.Dict[str, t.Any]
 

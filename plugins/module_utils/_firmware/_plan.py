@@ -142,6 +142,13 @@ def make_plan(wanted: t.Mapping[str, t.Any], seen: Observed, vendor: t.Optional[
     return plan
 
 
+def passwords(wanted: t.Mapping[str, t.Any], seen: Observed) -> t.Set[str]:
+    """Values that were asked for although they are passwords. They are refused, and must not be shown either."""
+    names = {key: _terms.found(key, seen.current) for key in wanted if key not in _terms.TERMS}
+    secret = {key for key, found in names.items() if any(seen.attribute(name).kind == "Password" for name in found)}
+    return {str(wanted[key]) for key in secret if wanted[key]}
+
+
 def others_pending(seen: Observed, asked: t.Iterable[Wish]) -> t.List[str]:
     """Names of attributes that wait for the next reset although nobody asks for them here. Names only: a value may be a password."""
     names = {wish.name for wish in asked}

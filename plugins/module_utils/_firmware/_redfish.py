@@ -17,7 +17,6 @@ import dataclasses
 import email.message
 import http.client
 import json
-import ssl
 import time
 import typing as t
 import urllib.error
@@ -26,46 +25,15 @@ import urllib.parse
 from ansible.module_utils.urls import ConnectionError as UrlsConnectionError
 from ansible.module_utils.urls import basic_auth_header, open_url
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._firmware import _failures
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._firmware._failures import RedfishError
 
 Json = t.Dict[str, t.Any]
 
 ROOT = "/redfish/v1/"
 #: A service that is busy says when to come again; altogether it gets this long.
 _BUSY_SECONDS = 90.0
-_BUSY = (429, 503)
 _REDIRECTS = (301, 302, 307, 308)
-
-# Verification results of OpenSSL (X509_V_ERR_*), in words. Python hands the number on in ``verify_code``.
-_CERTIFICATE_PROBLEMS = {
-    10: "its certificate has expired",
-    18: "its certificate is signed by itself, not by a CA",
-    19: "its certificate comes from a CA that is not trusted here",
-    20: "its certificate comes from a CA that is not trusted here",
-    21: "its certificate comes from a CA that is not trusted here",
-    62: "its certificate is for another name",
-    64: "its certificate is for another address",
-}
-_TRUST = (
-    "Give the file of its CA in gpufleet_bmc_ca_path (option ca_path), or give the BMC a certificate of a CA that you trust. "
-    "gpufleet_bmc_validate_certs: false (option validate_certs) would send the password to whoever answers there"
-)
-
-
-class RedfishError(Exception):
-    """What stopped the conversation with a BMC: on what, what was found, what to do. ``status`` is the HTTP status, if one came."""
-
-    def __init__(self, target: str, problem: str, remedy: str, status: int | None = None, messages: t.Sequence[Json] = ()) -> None:
-        super().__init__(f"{target}: {problem}. {remedy}")
-        self.target, self.problem, self.remedy, self.status, self.messages = target, problem, remedy, status, tuple(messages)
-
-    def blocker(self) -> Blocker:
-        return Blocker(self.target, self.problem, self.remedy)
-
-    def mentions(self, *words: str) -> bool:
-        """Does the service's own explanation have one of the words?"""
-        text = json.dumps(self.messages)
-        return any(word in text for word in words)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +163,7 @@ class Client:
                     continue
                 failed, wait = self._failure(method, path, error)
             pause = wait if wait is not None else min(8.0, 2.0**attempt)
-            if failed.status not in _BUSY or time.monotonic() - began + pause > _BUSY_SECONDS:
+            if failed.status not in _failures.BUSY or time.monotonic() - began + pause > _BUSY_SECONDS:
                 raise failed
             time.sleep(pause)
 
@@ -231,7 +199,7 @@ class Client:
         except urllib.error.HTTPError:
             raise
         except (OSError, http.client.HTTPException, UrlsConnectionError) as error:
-            raise self._unreachable(error) from None
+            raise _failures.unreachable(self.target, self._timeout, error) from None
 
     def _decoded(self, path: str, data: bytes) -> Json:
         if not data.strip():
@@ -257,49 +225,8 @@ class Client:
             body = json.loads(error.read() or b"{}")
         except (ValueError, OSError):
             body = {}
-        messages = explanations(body)
-        said = "; ".join(text(entry) for entry in messages)
-        detail = f": {said}" if said else ""
-        if status == 401:
-            failed = RedfishError(
-                self.target,
-                f"it refuses user {self._username} with this password{detail}",
-                "Correct gpufleet_bmc_username or gpufleet_bmc_password before you run again: it was tried once, and a BMC locks an account "
-                "after a few wrong ones",
-                status,
-                messages,
-            )
-        elif status == 403:
-            failed = RedfishError(
-                self.target,
-                f"user {self._username} may not {method} {path}{detail}",
-                "Give the account the right to configure the system, and end a forced change of its password",
-                status,
-                messages,
-            )
-        else:
-            remedy = "Do what it says and run again"
-            if status in _BUSY:
-                remedy = "Run again later, or reset the BMC (not the host)"
-            failed = RedfishError(self.target, f"{method} {path} ended with status {status}{detail}", remedy, status, messages)
+        failed = _failures.of_status(self.target, self._username, "X-Auth-Token" in self._credentials, f"{method} {path}", status, body)
         return failed, float(after) if after.isdigit() else None
-
-    def _unreachable(self, error: Exception) -> RedfishError:
-        reason: t.Any = error.reason if isinstance(error, urllib.error.URLError) else error
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            problem = _CERTIFICATE_PROBLEMS.get(reason.verify_code, f"its certificate is not accepted: {reason.verify_message}")
-            return RedfishError(self.target, problem, _TRUST)
-        if isinstance(reason, ssl.SSLError):
-            return RedfishError(self.target, f"no TLS connection: {reason.reason or reason}", "Check the port in gpufleet_bmc_address")
-        if isinstance(reason, TimeoutError):
-            problem = f"no answer within {self._timeout} s"
-        elif isinstance(reason, OSError) and reason.strerror:
-            problem = f"no connection: {reason.strerror}"
-        else:
-            problem = f"no answer: {reason or type(error).__name__}"
-        return RedfishError(
-            self.target, problem, "Check gpufleet_bmc_address, and that the controller reaches the management network (no_proxy, routes)"
-        )
 
 
 def link(resource: Json, name: str) -> t.Optional[str]:
@@ -307,21 +234,3 @@ def link(resource: Json, name: str) -> t.Optional[str]:
     target = resource.get(name)
     path = target.get("@odata.id") if isinstance(target, dict) else None
     return str(path) if path else None
-
-
-def explanations(body: t.Any) -> t.List[Json]:
-    """The messages of an error answer (DSP0266, "Error responses")."""
-    error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        return []
-    messages = [entry for entry in error.get("@Message.ExtendedInfo") or [] if isinstance(entry, dict)]
-    if any(entry.get("Message") for entry in messages):
-        return messages
-    return [*messages, {"MessageId": error.get("code"), "Message": error.get("message")}]
-
-
-def text(message: Json) -> str:
-    """One message as a text: what it says, and its identifier, which the vendor's documentation explains."""
-    said = " ".join(str(message.get("Message") or "").split()).rstrip(".")
-    identifier = message.get("MessageId")
-    return f"{said} ({identifier})" if said and identifier else said or str(identifier or "")

@@ -99,6 +99,11 @@ def test_what_has_no_entry_is_judged_by_its_value() -> None:
         _registry.checked(_registry.guessed("On"), "On", True)
 
 
+def test_a_password_that_was_asked_for_is_known_so_that_it_is_not_shown() -> None:
+    wanted = {"SetupPassword": "hunter2", "AssetTag": "rack 7", "sriov": True, "NoSuchSetting": "x"}
+    assert _plan.passwords(wanted, observed(vendors.dell(), {})) == {"hunter2"}
+
+
 def observed(machine: vendors.Machine, pending: Json) -> Observed:
     registry = None if machine.registry is None else _registry.parse({"RegistryEntries": {"Attributes": machine.registry}})
     return Observed("1", dict(machine.attributes), dict(pending), registry, machine.apply_times, "/settings", None, (machine.manufacturer,))

@@ -71,6 +71,13 @@ def test_a_wrong_password_is_tried_once(auth: str, run_module: RunModule, make_b
     assert len(tried) == 1 and clock.pauses == []
 
 
+def test_a_session_that_ends_early_is_no_wrong_password(run_module: RunModule, make_bmc: MakeBmc, params: Params) -> None:
+    bmc = make_bmc(vendors.dell())
+    bmc.faults = [Fault(401, to("/redfish/v1/Systems"))]
+    result = run_module(NAME, params(bmc, attributes=SRIOV))
+    assert "no longer knows the session" in problem(result) and "password" not in result["msg"]
+
+
 def test_an_account_without_rights_is_told_what_it_lacks(run_module: RunModule, make_bmc: MakeBmc, params: Params) -> None:
     bmc = make_bmc(vendors.dell())
     said = explained("Base.1.8.InsufficientPrivilege", "The account has insufficient privileges.")
