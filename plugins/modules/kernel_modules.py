@@ -210,7 +210,7 @@ class KernelModules:
         return {
             "reboot_required": bool(held),
             "reboot_reasons": [f"{holder.module} holds {holder.address}" for holder in held],
-            "not_loaded": [name for name in wish.load if _modprobe.canonical(name) not in seen.loaded],
+            "not_loaded": _kernel_modules.not_loaded(wish, seen),
             "pending": [" ".join(seen.commands[image.path] or ["build", image.path]) for image in behind],
             "foreign": [line.as_dict() for line in lines],
         }

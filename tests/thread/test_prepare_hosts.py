@@ -53,7 +53,8 @@ def first(lab: Lab, checked: Checked) -> Run:
 
 @pytest.fixture(scope="module")
 def second(lab: Lab, first: Run) -> Run:
-    return lab.play(PLAYBOOK)
+    """With everything that can be asked for."""
+    return lab.play(PLAYBOOK, "-e", "gpufleet_remove_host_driver=true")
 
 
 def rebooted(run: Run) -> list[str]:
@@ -101,6 +102,7 @@ def test_the_second_run_changes_nothing_in_at_most_four_remote_tasks(second: Run
     for name in GOOD:
         tasks = second.remote_tasks(name)
         assert 1 <= len(tasks) <= 4, tasks
+        assert any("Remove the host's own NVIDIA driver" in task for task in tasks)
 
 
 def test_a_gpu_that_does_not_come_back_keeps_the_node_out(lab: Lab, host: Path, second: Run, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ class Seen:
     own_modified: t.Optional[float]
     others: t.Tuple[_modprobe.Directive, ...]
     available: t.Optional[t.FrozenSet[str]]
+    built_in: t.FrozenSet[str]
     by_argument: t.FrozenSet[str]  #: modules that the arguments of the next boot block, in the initramfs too
     loaded: t.FrozenSet[str]
     holders: t.Tuple[Holder, ...]
@@ -75,6 +76,7 @@ def observe(host: Host, commands: Commands, wish: bool) -> Seen:
         own_modified=host.modified(_modprobe.OWN),
         others=(*_modprobe.read(host), *_modprobe.from_arguments(running)),
         available=_modprobe.available(host, release) if release else None,
+        built_in=_modprobe.built_in(host, release) if release else frozenset(),
         by_argument=frozenset(
             _modprobe.canonical(line.module) for line in _modprobe.from_arguments(running if following is None else following)
         ),
@@ -123,6 +125,11 @@ def stale(wish: _modprobe.Wish, seen: Seen) -> t.List[_initramfs.Image]:
     return [image for image in seen.images if _initramfs.differs(image, concerns(wish, seen), text is not None, modified)]
 
 
+def not_loaded(wish: _modprobe.Wish, seen: Seen) -> t.List[str]:
+    """The modules to load at boot that the running kernel has not loaded. Of those built in, it does not show every one."""
+    return [name for name in wish.load if not {_modprobe.canonical(name)} & {*seen.loaded, *seen.built_in}]
+
+
 def to_load(load: t.Sequence[str], if_present: t.Sequence[str], seen: Seen) -> t.Tuple[str, ...]:
     """The modules to load: those of ``if_present`` only where the kernel has them."""
     there = [name for name in if_present if seen.available is not None and _modprobe.canonical(name) in seen.available]
@@ -154,7 +161,7 @@ def make_plan(wish: _modprobe.Wish, seen: Seen, may_build: bool) -> Plan:
         if before != after:
             reason = "modules to load at boot" if path == _modprobe.OWN_LOAD else "modules that must not load, and options"
             plan.changes.append(Change(f"file {path}", "write" if after else "remove", before, after, reason))
-    if plan.changes and seen.provider in ("ostree", "openshift"):
+    if plan.changes and seen.provider in ("ostree", "bootc", "openshift"):
         plan.blockers.append(_by_hand(seen.provider))
     behind = stale(wish, seen)
     if may_build:
@@ -167,6 +174,8 @@ def make_plan(wish: _modprobe.Wish, seen: Seen, may_build: bool) -> Plan:
             plan.changes.append(Change(target, "rebuild", None, None, "it loads modules before the files on disk count"))
         if behind:
             plan.blockers += seen.obstacles
+    if may_build and concerns(wish, seen) and seen.release not in [image.release for image in seen.images]:
+        plan.warnings.append(f"/boot has no initramfs of kernel {seen.release} under a usual name. If there is one, build it anew yourself")
     plan.changes += [
         Change(f"file {path}", "remove", "the image that was there before", None, "the host has booted with the new image")
         for path in seen.outlived
@@ -178,6 +187,10 @@ def _by_hand(provider: str) -> Blocker:
     files = f"{_modprobe.OWN} and {_modprobe.OWN_LOAD}"
     if provider == "openshift":
         return Blocker("file system", "OpenShift writes the files of this host", f"Apply a MachineConfig that writes {files}")
+    if provider == "bootc":
+        return Blocker(
+            "initramfs", "it comes with the image of this host", f"Put {files} into that image, build it, and run: bootc upgrade"
+        )
     command = f"rpm-ostree initramfs-etc --track={_modprobe.OWN}"
     return Blocker("initramfs", "rpm-ostree builds the initramfs of this host", f"Write {files} yourself, run: {command}")
 

@@ -183,9 +183,15 @@ def _said(line: Directive) -> str:
 
 def available(host: Host, release: str) -> t.Optional[t.FrozenSet[str]]:
     """The modules that a kernel has, built in ones included; None where its list is not there."""
-    base = f"/lib/modules/{release}"
-    listed = host.read_text(f"{base}/modules.dep")
-    if not listed:
-        return None
-    built_in = host.read_text(f"{base}/modules.builtin") or ""
-    return frozenset(canonical(name) for name in re.findall(r"^(?:\S*/)?([^/\s:]+?)\.ko\b", f"{listed}\n{built_in}", re.MULTILINE))
+    listed = host.read_text(f"/lib/modules/{release}/modules.dep")
+    return _modules(listed) | built_in(host, release) if listed else None
+
+
+def built_in(host: Host, release: str) -> t.FrozenSet[str]:
+    """The modules that are part of a kernel itself."""
+    return _modules(host.read_text(f"/lib/modules/{release}/modules.builtin") or "")
+
+
+def _modules(text: str) -> t.FrozenSet[str]:
+    """The modules of a list of their files, one at the beginning of each line."""
+    return frozenset(canonical(name) for name in re.findall(r"^(?:[^\s:]*/)?([^/\s:]+?)\.ko\b", text, re.MULTILINE))

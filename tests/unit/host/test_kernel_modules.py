@@ -79,6 +79,21 @@ def test_a_module_that_a_kernel_lacks_is_loaded_only_if_it_may_be_missing(tmp_pa
     assert not run_module("kernel_modules", {**asked, "load": ["mdev"]})["failed"]  # what it has is not known
 
 
+def test_a_module_that_is_built_in_counts_as_loaded(root: Path, asked, run_module) -> None:
+    asked = {**asked, "load": ["vfio-pci", "vfio"], "load_if_present": []}
+    assert run_module("kernel_modules", asked)["not_loaded"] == []
+    (root / "sys/module/vfio").rmdir()
+    (root / "sys/module/vfio_pci").rmdir()
+    assert run_module("kernel_modules", asked)["not_loaded"] == ["vfio-pci"]
+
+
+def test_an_image_under_an_unusual_name_is_told(root: Path, asked, machine, run_module) -> None:
+    (root / IMAGE).rename(root / "boot/initrd")
+    result = run_module("kernel_modules", asked)
+    assert not result["failed"] and tree.KERNEL in result["warnings"][0]
+    assert "warnings" not in run_module("kernel_modules", {**asked, "block": []})
+
+
 def test_the_image_is_built_once_the_old_one_kept_and_dropped_after_the_boot(root: Path, asked, machine, run_module) -> None:
     before = (root / IMAGE).read_text()
     checked = run_module("kernel_modules", asked, check=True)
@@ -235,10 +250,18 @@ def test_absent_removes_our_files_and_only_those(root: Path, asked, machine, run
     assert not run_module("kernel_modules", {**asked, "state": "absent"})["changed"]
 
 
-@pytest.mark.parametrize(("mark", "words"), [("run/ostree-booted", "rpm-ostree initramfs-etc"), ("etc/os-release", "MachineConfig")])
-def test_systems_that_are_images_are_refused_with_what_to_do(root: Path, asked, run_module, mark: str, words: str) -> None:
-    (root / mark).parent.mkdir(parents=True, exist_ok=True)
-    (root / mark).write_text("ID=rhcos\n")
+@pytest.mark.parametrize(
+    ("marks", "words"),
+    [
+        (["run/ostree-booted"], "rpm-ostree initramfs-etc"),
+        (["run/ostree-booted", "usr/bin/bootc"], "bootc upgrade"),
+        (["etc/os-release"], "MachineConfig"),
+    ],
+)
+def test_systems_that_are_images_are_refused_with_what_to_do(root: Path, asked, run_module, marks: list[str], words: str) -> None:
+    for mark in marks:
+        (root / mark).parent.mkdir(parents=True, exist_ok=True)
+        (root / mark).write_text("ID=rhcos\n")
     result = run_module("kernel_modules", asked)
     assert result["failed"] and words in result["msg"] and not (root / OWN).exists()
 
