@@ -147,11 +147,13 @@ def kernel_install(root: Path, words: list[str], faults: dict[str, str]) -> int:
     directory = boot / machine / release
     directory.mkdir(parents=True, exist_ok=True)
     shutil.copy(root / image.lstrip("/"), directory / "linux")
-    initrd = directory / "initrd"
-    if not faults.get("no_initrd"):
-        initrd.write_text("made anew")
+    line = f"initrd     /{machine}/{release}/initrd\n"
+    if faults.get("no_initrd"):  # no plugin has made one
+        line = ""
+    else:
+        (directory / "initrd").write_text("made anew")
     (boot / f"loader/entries/{machine}-{release}.conf").write_text(
         f"title      Lab\nversion    {release}\nmachine-id {machine}\nsort-key   lab\noptions    {' '.join(options)}\n"
-        f"linux      /{machine}/{release}/linux\ninitrd     /{machine}/{release}/initrd\n"
+        f"linux      /{machine}/{release}/linux\n{line}"
     )
     return 0

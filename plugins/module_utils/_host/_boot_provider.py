@@ -190,17 +190,20 @@ def _dkms_lacks(host: Host, release: str) -> bool:
 
 
 def damage(loader: BootLoader[t.Any], before: t.Any, after: t.Any, present: t.Sequence[str], absent: t.Sequence[str]) -> t.List[Blocker]:
-    """What a program did to arguments that nobody asked about, by entry."""
-    if not loader.keeps_others:
-        return []
+    """What a program did that nobody asked for, by entry: to other arguments, or to the initrd, without which few hosts find their disks."""
     old = {entry.name: entry for entry in loader.entries(before)}
     found = []
     for entry in loader.entries(after):
-        touched = _cmdline.touched(old[entry.name].arguments, entry.arguments, present, absent) if entry.name in old else []
+        if entry.name not in old:
+            continue
+        touched = _cmdline.touched(old[entry.name].arguments, entry.arguments, present, absent) if loader.keeps_others else []
         if touched:
             names = ", ".join(_cmdline.shown(token) for token in touched)
             remedy = "Bring its arguments back to what they were before you reboot"
             found.append(Blocker(f"entry {entry.name}", f"arguments that nobody asked about were changed: {names}", remedy))
+        if old[entry.name].initrds and not entry.initrds:
+            remedy = "Make the initrd of that kernel, run that program again, and do not reboot before"
+            found.append(Blocker(f"entry {entry.name}", "it had an initrd before and has none now", remedy))
     return found
 
 

@@ -186,6 +186,13 @@ def test_an_argument_that_a_program_lost_is_found_by_reading_back(node: Node) ->
     assert result["failed"] and "nobody asked about were changed: quiet" in result["msg"] and "before you reboot" in result["msg"]
 
 
+@pytest.mark.parametrize("node", ["systemd_boot"], indirect=True)
+def test_an_entry_that_lost_its_initrd_is_found_by_reading_back(node: Node) -> None:
+    boot_commands.fault(node.root, no_initrd=True)
+    result = node.run("intel_iommu=on")
+    assert result["failed"] and "it had an initrd before and has none now" in result["msg"] and "do not reboot" in result["msg"]
+
+
 @every_boot_loader
 @pytest.mark.parametrize("part", ["kernel", "initrd"])
 def test_the_files_of_the_next_boot_must_be_there(node: Node, part: str) -> None:
