@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 
 KERNEL = "5.15.0-119-generic"
@@ -55,6 +56,7 @@ class Gpu:
     backend: str = "mdev"  #: what the vGPU manager offers on virtual functions: mdev or vendor_vfio
     active: dict[int, int] = dataclasses.field(default_factory=dict)  #: vGPUs: number of the virtual function -> type id
     audio: bool = False
+    audio_driver: str | None = "snd_hda_intel"  #: what has the audio function now
     neighbour: bool = False
     boot_vga: bool = False
     fell_off_bus: bool = False
@@ -101,6 +103,15 @@ LAB_HOSTS: dict[str, HostSpec] = {
         cmdline="intel_iommu=on",
         modules=["kvm", "vfio", "vfio_pci", "vfio_iommu_type1", "mdev", "nvidia", "nvidia_vgpu_vfio"],
     ),
+    # Boards whose display ports are on: class VGA, an audio function, memory behind a window of 256 MiB, no virtual functions (NVIDIA's
+    # displaymodeselector calls that physical_display_enabled_256MB_bar1). Ids: vgpu_types.json and pci.ids.
+    "gpu-passthrough-1": HostSpec(
+        [
+            Gpu(address, device="2230", subsystem="10de:1459", kind="030000", audio=True, vfs_total=0, bar1=256 << 20)
+            for address in ("0000:41:00.0", "0000:a1:00.0")
+        ],
+        cmdline="intel_iommu=on",
+    ),
     # VT-d is off in the firmware, whatever the kernel is told.
     "gpu-refused-0": HostSpec(a10s(), firmware="none", cmdline="intel_iommu=on"),
 }
@@ -121,7 +132,7 @@ def reboot(root: Path) -> None:
     build_initramfs(root, spec)
     blocked = set(_words(root, "etc/modprobe.d", "blacklist "))
     for gpu in spec.gpus:
-        gpu.vfs, gpu.active = 0, {}
+        gpu.vfs, gpu.active, gpu.audio_driver = 0, {}, "snd_hda_intel"
         gpu.driver = None if gpu.boot_driver in blocked else gpu.boot_driver
     spec.qemu, spec.kernel_log = [], []
     kept = [name for name in spec.modules if not name.startswith(("nvidia", "mdev"))]
@@ -163,12 +174,17 @@ def start_vgpu_manager(root: Path) -> None:
     _sysfs(root, spec, iommu_is_on(spec, (root / "proc/cmdline").read_text()))
 
 
-def bind(root: Path, driver: str | None, at_boot: bool = False) -> None:
-    """Put every GPU on a driver, or take it from its driver; ``at_boot``: with each boot, too."""
+def bind(root: Path, driver: str | None, companions: Collection[str] = (), at_boot: bool = False) -> None:
+    """Put every GPU on a driver, or take it from its driver; with them the audio functions at the addresses ``companions``.
+
+    ``at_boot``: with each boot, too.
+    """
     spec = _recall(root)
     for gpu in spec.gpus:
         gpu.driver = driver
         gpu.boot_driver = driver if at_boot else gpu.boot_driver
+        if gpu.audio and _audio_address(gpu) in companions:
+            gpu.audio_driver = driver
     _remember(root, spec)
     _sysfs(root, spec, iommu_is_on(spec, (root / "proc/cmdline").read_text()))
 
@@ -245,7 +261,9 @@ def _disk(root: Path, spec: HostSpec) -> None:
     _write(
         root,
         "usr/share/misc/pci.ids",
-        "8086  Intel Corporation\n\t159b  E810\n10de  NVIDIA Corporation\n\t2236  GA102GL [A10]\n\t\t10de 1482  A10\n",
+        "8086  Intel Corporation\n\t159b  E810\n"
+        "10de  NVIDIA Corporation\n\t1aef  GA102 High Definition Audio Controller\n\t2230  GA102GL [RTX A6000]\n"
+        "\t2236  GA102GL [A10]\n\t\t10de 1482  A10\n",
     )
     modules = [*spec.loadable, "mdev"] if spec.mdev else spec.loadable
     _write(root, f"lib/modules/{KERNEL}/modules.dep", "".join(f"kernel/{name}.ko:\n" for name in modules))
@@ -388,7 +406,9 @@ def _gpu(root: Path, gpu: Gpu, groups: _Groups) -> None:
     if gpu.fell_off_bus:
         _write(root, f"{path}/config", b"\xff" * 64)
     if gpu.audio:
-        groups.add(_function(root, f"{port}/{gpu.address[:-1]}1", "10de", "1aef", "040300", "snd_hda_intel"), group)
+        audio = _function(root, f"{port}/{_audio_address(gpu)}", "10de", "1aef", "040300", gpu.audio_driver, gpu.subsystem)
+        groups.add(audio, group)
+        _device_link(root, path, audio)
     if gpu.neighbour:
         groups.add(_function(root, f"{port}/{bus}:01.0", "8086", "1533", "020000", "igb"), group)
     if gpu.vfs_total:
@@ -396,6 +416,20 @@ def _gpu(root: Path, gpu: Gpu, groups: _Groups) -> None:
         _write(root, f"{path}/sriov_numvfs", f"{gpu.vfs}\n")
     for number in range(gpu.vfs):
         _virtual_function(root, gpu, number, f"{port}/{bus}:{(number >> 3):02x}.{number & 7}", path, groups)
+
+
+def _audio_address(gpu: Gpu) -> str:
+    return f"{gpu.address[:-1]}1"
+
+
+def _device_link(root: Path, supplier: str, consumer: str) -> None:
+    """The kernel lets no audio function sleep without its GPU (drivers/pci/quirks.c, quirk_gpu_hda), and shows that in both of them."""
+    names = [f"pci:{os.path.basename(path)}" for path in (supplier, consumer)]
+    link = f"sys/devices/virtual/devlink/{'--'.join(names)}"
+    _link(root, f"{link}/supplier", supplier)
+    _link(root, f"{link}/consumer", consumer)
+    _link(root, f"{supplier}/consumer:{names[1]}", link)
+    _link(root, f"{consumer}/supplier:{names[0]}", link)
 
 
 def _virtual_function(root: Path, gpu: Gpu, number: int, place: str, physical: str, groups: _Groups) -> None:

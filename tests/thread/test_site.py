@@ -2,7 +2,7 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""``site.yml`` on the lab's four hosts, as a story: predict, limited, first run, second run, mend, foreign permits.
+"""``site.yml`` on the lab's five hosts, as a story: predict, limited, first run, second run, mend, foreign permits.
 
 Each chapter is a session fixture that runs once, in this order; the tests of a chapter look at what it left.
 """
@@ -20,7 +20,7 @@ from .conftest import CHECKOUT, Lab, Run
 
 REFUSED = "gpu-refused-0"
 STRANGER = "gpu-stranger-0"
-GOOD = ["gpu-container-0", "gpu-passthrough-0", "gpu-vgpu-0"]
+GOOD = ["gpu-container-0", "gpu-passthrough-0", "gpu-passthrough-1", "gpu-vgpu-0"]
 MUTATING = {"create", "update", "patch", "delete", "deletecollection"}
 #: Requests that are writes by their verb only: asking what one may do, and who one is.
 REVIEWS = {"selfsubjectaccessreviews", "selfsubjectrulesreviews", "subjectaccessreviews", "selfsubjectreviews"}
@@ -106,7 +106,7 @@ def limited_fresh(lab: Lab, checked: Checked) -> Run:
 def test_a_limited_run_on_a_fresh_lab_ends_before_helm_and_names_the_undecided(lab: Lab, limited_fresh: Run) -> None:
     assert limited_fresh.rc == 2, limited_fresh.output
     message = " ".join(limited_fresh.failures().values())
-    for node in ("gpu-passthrough-0", "gpu-vgpu-0", REFUSED, STRANGER):
+    for node in ("gpu-passthrough-0", "gpu-passthrough-1", "gpu-vgpu-0", REFUSED, STRANGER):
         assert node in message
     assert "gpu-container-0" not in message
     assert lab.kubectl("get", "secrets", "-A", "-l", "owner=helm")["items"] == []
@@ -147,6 +147,7 @@ def test_the_refused_host_is_told_why(first: Run) -> None:
     [
         ("gpu-container-0", {"nvidia.com/gpu": 2}),
         ("gpu-passthrough-0", {"nvidia.com/GA102GL_A10": 2}),
+        ("gpu-passthrough-1", {"nvidia.com/GA102GL_RTX_A6000": 2, "nvidia.com/GA102_HIGH_DEFINITION_AUDIO_CONTROLLER": 2}),
         ("gpu-vgpu-0", {"nvidia.com/NVIDIA_A10-4Q": 12}),
         (REFUSED, {}),
         (STRANGER, {}),
@@ -195,7 +196,7 @@ def test_vms_were_proven_and_one_was_refused_with_an_explanation(lab: Lab, first
     probe = next(result for result in first.results if "Prove the devices with throwaway VMs" in result["task"])
     assert probe["outcome"] == "ok"
     said = next(result for result in first.results if "Say what was proven" in result["task"])["msg"]
-    for word in ("nvidia.com/GA102GL_A10", "nvidia.com/NVIDIA_A10-4Q", "NOT_PERMITTED", "not permitted"):
+    for word in ("nvidia.com/GA102GL_A10", "nvidia.com/GA102GL_RTX_A6000", "nvidia.com/NVIDIA_A10-4Q", "NOT_PERMITTED", "not permitted"):
         assert word in said
     assert lab.kubectl("get", "vmi", "-A")["items"] == []
 
@@ -205,8 +206,9 @@ def test_mdev_handling_is_off_and_foreign_permits_survive(lab: Lab, first: Run) 
     assert spec["configuration"]["developerConfiguration"]["featureGates"].count("DisableMDEVConfiguration") == 1
     found = permits(lab)
     assert found["pciHostDevices"][0] == FOREIGN
-    assert {"pciVendorSelector": "10DE:2236", "resourceName": "nvidia.com/GA102GL_A10", "externalResourceProvider": True} in found[
-        "pciHostDevices"
+    ours = {"10DE:2230": "nvidia.com/GA102GL_RTX_A6000", "10DE:2236": "nvidia.com/GA102GL_A10"}
+    assert sorted(found["pciHostDevices"][1:], key=lambda entry: entry["pciVendorSelector"]) == [
+        {"pciVendorSelector": selector, "resourceName": name, "externalResourceProvider": True} for selector, name in ours.items()
     ]
     assert found["mediatedDevices"] == [
         {"mdevNameSelector": "NVIDIA A10-4Q", "resourceName": "nvidia.com/NVIDIA_A10-4Q", "externalResourceProvider": True}
@@ -267,7 +269,7 @@ def test_a_second_release_under_another_name_is_refused_before_anything_is_read_
     [message] = run.failures().values()
     assert "release gpu-operator in namespace gpu-operator" in message
     assert "gpufleet_operator_release" in message
-    assert [run.remote_tasks(host) for host in GOOD] == [[], [], []]
+    assert [run.remote_tasks(host) for host in GOOD] == [[]] * len(GOOD)
 
 
 def test_the_wait_looks_into_the_namespace_of_the_operator(lab: Lab, second: Run, tmp_path: Path) -> None:
@@ -331,7 +333,7 @@ def test_foreign_permits_survive_beside_a_lost_one_of_ours(lab: Lab, second: Run
     assert run.rc == 2, run.output
     found = permits(lab)
     assert found["pciHostDevices"][0] == FOREIGN
-    assert len(found["pciHostDevices"]) == 2
+    assert len(found["pciHostDevices"]) == 3
     assert len(found["mediatedDevices"]) == 1
 
 

@@ -4,7 +4,7 @@
 
 """The main job on the embedded lab: lab up, ``site.yml``, report, ``site.yml`` again.
 
-One of the four hosts is refused on purpose, so ``site.yml`` exits with 2 and names that host. The demo succeeds only
+One of the five hosts is refused on purpose, so ``site.yml`` exits with 2 and names that host. The demo succeeds only
 if it was exactly that code and that host, twice, and if the second run changed nothing.
 ``KEEP=1`` leaves the lab up.
 """

@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 #: Names that the sandbox plugin makes of its own pci.ids, by device id. An id that is not there is advertised as it is.
-PLUGIN_NAMES = {"2236": "GA102GL_A10"}
+PLUGIN_NAMES = {"1aef": "GA102_HIGH_DEFINITION_AUDIO_CONTROLLER", "2230": "GA102GL_RTX_A6000", "2236": "GA102GL_A10"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-    """One physical GPU."""
+    """One physical GPU, or another physical function of NVIDIA's."""
 
     address: str
     device: str  #: PCI device id, four hexadecimal digits
@@ -34,6 +34,7 @@ class Host:
     gpus: tuple[Gpu, ...] = ()
     parents: bool = False  #: are there mdev parents, as a running vGPU manager makes them?
     vgpus: tuple[str, ...] = ()  #: full type name of every vGPU
+    others: tuple[Gpu, ...] = ()  #: NVIDIA's functions that are no GPUs: audio, USB
 
 
 #: A GPU node that has no tree, to the container operands.
@@ -44,15 +45,30 @@ def read(root: Path) -> Host:
     """The devices below a host's root."""
     if not root.is_dir():
         return WITHOUT_TREE
-    gpus = []
+    gpus, others = [], []
     for device in sorted((root / "sys/bus/pci/devices").iterdir()):
         vendor, kind = ((device / name).read_text().strip() for name in ("vendor", "class"))
-        if vendor == "0x10de" and kind.startswith("0x03") and not (device / "physfn").exists():
+        if vendor == "0x10de" and not (device / "physfn").exists():
             link = device / "driver"
             driver = link.readlink().name if link.is_symlink() else None
             identity = (device / "device").read_text().strip().removeprefix("0x")
-            gpus.append(Gpu(device.name, identity, driver, (device / "iommu_group").exists()))
-    return Host(tuple(gpus), (root / "sys/class/mdev_bus").is_dir(), tuple(_vgpus(root / "sys/bus/mdev/devices")))
+            found = gpus if kind.startswith("0x03") else others
+            found.append(Gpu(device.name, identity, driver, (device / "iommu_group").exists()))
+    return Host(tuple(gpus), (root / "sys/class/mdev_bus").is_dir(), tuple(_vgpus(root / "sys/bus/mdev/devices")), tuple(others))
+
+
+def companions(root: Path) -> list[str]:
+    """The functions that vfio-manager takes with the GPUs: of each VGA device the first consumer, and of a 3D controller none.
+
+    Source: NVIDIA/k8s-driver-manager v0.12.0, internal/nvpassthrough/nvpassthrough.go.
+    """
+    found = []
+    for gpu in read(root).gpus:
+        device = root / "sys/bus/pci/devices" / gpu.address
+        consumers = sorted(device.glob("consumer:pci:*"))
+        if (device / "class").read_text().strip() == "0x030000" and consumers:
+            found.append(consumers[0].name.removeprefix("consumer:pci:"))
+    return found
 
 
 def _vgpus(directory: Path) -> Iterable[str]:
@@ -66,8 +82,11 @@ def container_resources(host: Host) -> dict[str, int]:
 
 
 def sandbox_resources(host: Host) -> dict[str, int]:
-    """What the sandbox plugin finds at its start: GPUs on vfio-pci with an IOMMU group, by model; vGPUs, by the full name of their type."""
-    whole = (PLUGIN_NAMES.get(gpu.device, gpu.device) for gpu in host.gpus if gpu.driver == "vfio-pci" and gpu.group)
+    """What the sandbox plugin finds at its start: NVIDIA's functions of any class on vfio-pci with an IOMMU group, by model; vGPUs, by type."""
+    functions = (*host.gpus, *host.others)
+    whole = (
+        PLUGIN_NAMES.get(function.device, function.device) for function in functions if function.driver == "vfio-pci" and function.group
+    )
     return _counted([*whole, *("_".join(kind.split()) for kind in host.vgpus)])
 
 

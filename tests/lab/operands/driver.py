@@ -198,7 +198,7 @@ class Simulation:
 
     def bind(self, node: str, driver: str | None) -> None:
         if (self.layout.hosts / node).is_dir():
-            tree.bind(self.layout.hosts / node, driver)
+            tree.bind(self.layout.hosts / node, driver, devices.companions(self.layout.hosts / node))
 
     def lose_machines(self, node: str, why: str) -> None:
         """Virtual machines that have a GPU of the node end."""

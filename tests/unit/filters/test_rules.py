@@ -428,6 +428,7 @@ def test_a_tree_that_breaks_a_rule_is_found(read, name: str) -> None:
     [
         ("gpu-container-0", "container", "pass", {}),
         ("gpu-passthrough-0", "vm-passthrough", "will_fix", {"iommu_kernel": "will_fix", "other_driver_at_boot": "warn"}),
+        ("gpu-passthrough-1", "vm-passthrough", "warn", {"companions": "warn", "other_driver_at_boot": "warn"}),
         ("gpu-vgpu-0", "vm-vgpu", "warn", {"other_driver_at_boot": "warn"}),
         ("gpu-refused-0", "vm-passthrough", "fail", {"iommu_firmware": "fail", "other_driver_at_boot": "warn"}),
     ],

@@ -54,6 +54,7 @@ def test_every_link_is_relative_and_leads_to_something_in_the_tree(build, name: 
     [
         ("gpu-container-0", True, True),
         ("gpu-passthrough-0", True, False),
+        ("gpu-passthrough-1", True, True),
         ("gpu-vgpu-0", True, True),
         ("gpu-refused-0", False, False),
     ],
@@ -65,9 +66,10 @@ def test_the_lab_hosts_start_as_they_should(build, name: str, dmar: bool, on: bo
     for address in (FIRST, SECOND):
         device = root / PCI / address
         assert device.resolve().parts[-3].startswith("pci0000:")  # below a root port
-        assert [(device / attribute).read_text() for attribute in ("vendor", "device", "class")] == ["0x10de\n", "0x2236\n", "0x030200\n"]
+        expected = ["0x10de\n", "0x2230\n", "0x030000\n"] if name == "gpu-passthrough-1" else ["0x10de\n", "0x2236\n", "0x030200\n"]
+        assert [(device / attribute).read_text() for attribute in ("vendor", "device", "class")] == expected
         assert (group(root, address) is not None) is on
-    assert tree.LAB_HOSTS.keys() == {"gpu-container-0", "gpu-passthrough-0", "gpu-vgpu-0", "gpu-refused-0"}
+    assert tree.LAB_HOSTS.keys() == {"gpu-container-0", "gpu-passthrough-0", "gpu-passthrough-1", "gpu-vgpu-0", "gpu-refused-0"}
 
 
 def test_groups_lead_to_their_devices_and_back(build) -> None:
@@ -81,6 +83,33 @@ def test_a_companion_and_a_neighbour_share_the_group_of_the_gpu(build) -> None:
     root = build(tree.HostSpec([tree.Gpu(FIRST, audio=True, neighbour=True)], cmdline="intel_iommu=on"))
     members = {path.name for path in (root / PCI / FIRST / "iommu_group/devices").iterdir()}
     assert members == {FIRST, "0000:41:00.1", "0000:41:01.0"}
+
+
+def test_the_audio_function_of_a_board_depends_on_its_gpu_as_the_kernel_says_it(build) -> None:
+    root = build("gpu-passthrough-1")
+    gpu, audio = root / PCI / FIRST, root / PCI / "0000:41:00.1"
+    assert [path.name for path in gpu.glob("consumer:*")] == ["consumer:pci:0000:41:00.1"]
+    assert [path.name for path in audio.glob("supplier:*")] == [f"supplier:pci:{FIRST}"]
+    assert (gpu / "consumer:pci:0000:41:00.1/consumer").resolve() == audio.resolve()
+    assert (audio / f"supplier:pci:{FIRST}/supplier").resolve() == gpu.resolve()
+    assert group(root, "0000:41:00.1") == group(root, FIRST) is not None
+    assert (audio / "driver").resolve().name == "snd_hda_intel"
+
+
+def test_audio_functions_follow_their_gpus_only_when_they_are_named_and_return_to_their_driver_at_boot(build) -> None:
+    root = build("gpu-passthrough-1")
+
+    def audio() -> list[str | None]:
+        links = [root / PCI / address / "driver" for address in ("0000:41:00.1", "0000:a1:00.1")]
+        return [link.resolve().name if link.is_symlink() else None for link in links]
+
+    tree.bind(root, "vfio-pci", ["0000:41:00.1"])
+    assert tree.drivers(root) == {FIRST: "vfio-pci", SECOND: "vfio-pci"}
+    assert audio() == ["vfio-pci", "snd_hda_intel"]
+    tree.bind(root, None, ["0000:41:00.1", "0000:a1:00.1"])
+    assert audio() == [None, None]
+    tree.reboot(root)
+    assert audio() == ["snd_hda_intel", "snd_hda_intel"]
 
 
 def test_each_build_and_each_boot_has_a_boot_id_of_its_own(build) -> None:

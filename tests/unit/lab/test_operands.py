@@ -238,12 +238,39 @@ def test_what_a_host_shows(tmp_path: Path) -> None:
         ([Gpu("a", "2236", "vfio-pci"), Gpu("b", "2236", None)], {}, {"nvidia.com/GA102GL_A10": 1}),
         ([Gpu("a", "2236", "vfio-pci", group=False)], {}, {}),
         ([Gpu("a", "3182", "vfio-pci")], {}, {"nvidia.com/3182": 1}),
+        ([Gpu("a", "2230", "vfio-pci")], {}, {"nvidia.com/GA102GL_RTX_A6000": 1}),
     ],
-    ids=["container", "passthrough", "one-not-bound", "no-iommu-group", "id-without-a-name"],
+    ids=["container", "passthrough", "one-not-bound", "no-iommu-group", "id-without-a-name", "another-model"],
 )
 def test_what_plugins_find(gpus: list[Gpu], container: dict[str, int], sandbox: dict[str, int]) -> None:
     assert devices.container_resources(Host(tuple(gpus))) == container
     assert devices.sandbox_resources(Host(tuple(gpus))) == sandbox
+
+
+def test_the_plugin_advertises_an_audio_function_that_vfio_manager_took_too(tmp_path: Path) -> None:
+    root = tmp_path / "h"
+    tree.build(root, tree.LAB_HOSTS["gpu-passthrough-1"])
+    assert devices.companions(root) == ["0000:41:00.1", "0000:a1:00.1"]
+    tree.bind(root, "vfio-pci")
+    assert devices.sandbox_resources(devices.read(root)) == {"nvidia.com/GA102GL_RTX_A6000": 2}
+    tree.bind(root, "vfio-pci", devices.companions(root))
+    assert devices.sandbox_resources(devices.read(root)) == {
+        "nvidia.com/GA102GL_RTX_A6000": 2,
+        "nvidia.com/GA102_HIGH_DEFINITION_AUDIO_CONTROLLER": 2,
+    }
+
+
+def test_vfio_manager_takes_no_companion_of_a_3d_controller(tmp_path: Path) -> None:
+    tree.build(tmp_path / "h", HostSpec(a10s(audio=True), cmdline="intel_iommu=on"))
+    assert devices.companions(tmp_path / "h") == []
+
+
+def test_vfio_manager_takes_the_first_companion_alone(tmp_path: Path) -> None:
+    root = tmp_path / "h"
+    tree.build(root, tree.LAB_HOSTS["gpu-passthrough-1"])
+    gpu = root / "sys/bus/pci/devices/0000:41:00.0"
+    (gpu / "consumer:pci:0000:41:00.2").symlink_to((gpu / "consumer:pci:0000:41:00.1").readlink())
+    assert devices.companions(root) == ["0000:41:00.1", "0000:a1:00.1"]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from tests.lab.operands.driver import Simulation
 from tests.lab.operands.labels import CONFIG, DEPLOY, NFD, OPERANDS, PRESENT, STATE, WORKLOAD, Json
 
 CONTAINER, PASSTHROUGH, VGPU, STRANGER = "gpu-container-0", "gpu-passthrough-0", "gpu-vgpu-0", "gpu-stranger-0"
+DISPLAY = "gpu-passthrough-1"  # its GPUs are VGA devices, with audio functions
 DECIDED = {
     CONTAINER: {WORKLOAD: "container"},
     PASSTHROUGH: {WORKLOAD: "vm-passthrough"},
@@ -400,6 +401,18 @@ def test_an_uninstalled_operator_leaves_labels_and_resources_of_0(fleet: Lab) ->
     assert fleet.node(PASSTHROUGH)["status"]["allocatable"]["nvidia.com/GA102GL_A10"] == "0"
     assert fleet.labels(PASSTHROUGH)[DEPLOY + "vfio-manager"] == "true"
     assert set(tree.drivers(fleet.layout.hosts / PASSTHROUGH).values()) == {None}
+
+
+def test_vfio_manager_takes_the_audio_function_of_a_display_and_lets_go_of_it_without_giving_it_back(fleet: Lab) -> None:
+    fleet.add_node(DISPLAY, **{WORKLOAD: "vm-passthrough"})
+    audio = fleet.layout.hosts / DISPLAY / "sys/bus/pci/devices/0000:41:00.1/driver"
+    assert audio.resolve().name == "snd_hda_intel"
+    fleet.settle()
+    assert audio.resolve().name == "vfio-pci"
+    assert fleet.advertised(DISPLAY) == {"nvidia.com/GA102GL_RTX_A6000": 2, "nvidia.com/GA102_HIGH_DEFINITION_AUDIO_CONTROLLER": 2}
+    fleet.uninstall()
+    fleet.settle(5)
+    assert not audio.exists() and fleet.advertised(DISPLAY) == {}
 
 
 def test_a_simulation_that_is_started_again_starts_no_operand_again(fleet: Lab) -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the three good hosts and their nodes are after ``site``: asked of the trees and of the API server."""
+"""What the four good hosts and their nodes are after ``site``: asked of the trees and of the API server."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ import json
 
 import pytest
 
-WORKLOADS = {"gpu-container-0": "container", "gpu-passthrough-0": "vm-passthrough", "gpu-vgpu-0": "vm-vgpu"}
+WORKLOADS = {
+    "gpu-container-0": "container",
+    "gpu-passthrough-0": "vm-passthrough",
+    "gpu-passthrough-1": "vm-passthrough",
+    "gpu-vgpu-0": "vm-vgpu",
+}
 ALLOCATABLE = {
     "gpu-container-0": {"nvidia.com/gpu": "2"},
     "gpu-passthrough-0": {"nvidia.com/GA102GL_A10": "2"},
+    "gpu-passthrough-1": {"nvidia.com/GA102GL_RTX_A6000": "2", "nvidia.com/GA102_HIGH_DEFINITION_AUDIO_CONTROLLER": "2"},
     "gpu-vgpu-0": {"nvidia.com/NVIDIA_A10-4Q": "12"},
 }
 
@@ -71,5 +77,5 @@ def test_nodes_outside_the_inventory_run_no_operand(kubectl):
 def test_vms_may_use_what_nodes_advertise_and_nothing_else_of_nvidia(kubectl):
     permitted = kubectl("kubevirt", "kubevirt", "-n", "kubevirt")["spec"]["configuration"]["permittedHostDevices"]
     names = {entry["resourceName"] for entries in permitted.values() for entry in entries}
-    assert names == {"nvidia.com/GA102GL_A10", "nvidia.com/NVIDIA_A10-4Q"}
+    assert names == {"nvidia.com/GA102GL_A10", "nvidia.com/GA102GL_RTX_A6000", "nvidia.com/NVIDIA_A10-4Q"}
     assert all(entry["externalResourceProvider"] for entries in permitted.values() for entry in entries)
