@@ -93,7 +93,7 @@ def gpus(host: Host, found: t.Sequence[Function], unknown: Unknown) -> t.List[Fa
     opened = _holders.Opened(host)
     if opened.unknown is not None:
         unknown.reasons["gpus.users"] = opened.unknown
-    mdevs = _mdevs(host)
+    made = mdevs(host)
     facts = []
     for function in found:
         if not function.is_gpu:
@@ -126,13 +126,22 @@ def gpus(host: Host, found: t.Sequence[Function], unknown: Unknown) -> t.List[Fa
                     "total": _number(_system.quiet(host, f"{path}/sriov_totalvfs")),
                     "enabled": _number(_system.quiet(host, f"{path}/sriov_numvfs")),
                 },
-                "vgpu": _vgpu(host, function, virtual, mdevs),
+                "vgpu": _vgpu(host, function, virtual, made),
                 "mig": _mig(host, minor, unknown, address),
                 "companions": [other.address for other in companions],
                 "users": users(host, function, virtual, opened),
             }
         )
     return facts
+
+
+def in_order(host: Host, physical: Function, virtual: t.Sequence[Function]) -> t.List[str]:
+    """The addresses of virtual functions in the order of their numbers, which is that of ``virtfnN``; those without a number last."""
+    numbers = {}
+    for name in host.names(physical.path):
+        if name.startswith("virtfn") and name[len("virtfn") :].isdigit():
+            numbers[_target(host, f"{physical.path}/{name}")] = int(name[len("virtfn") :])
+    return sorted((function.address for function in virtual), key=lambda address: (numbers.get(address, len(numbers) + 1), address))
 
 
 def _slot(address: str) -> str:
@@ -182,7 +191,7 @@ def nvswitches(found: t.Sequence[Function]) -> t.List[Facts]:
     ]
 
 
-def _vgpu(host: Host, function: Function, virtual: t.Sequence[Function], mdevs: t.Sequence[t.Tuple[str, str, str]]) -> Facts:
+def _vgpu(host: Host, function: Function, virtual: t.Sequence[Function], made: t.Sequence[t.Tuple[str, str, str]]) -> Facts:
     parents = [function, *virtual]
     vendor = [p for p in parents if host.exists(f"{p.path}/nvidia/current_vgpu_type")]
     if vendor:
@@ -209,14 +218,14 @@ def _vgpu(host: Host, function: Function, virtual: t.Sequence[Function], mdevs: 
         addresses = {p.address for p in on_bus}
         active = [
             {"parent": parent, "type": types.get(kind, {}).get("name", kind), "uuid": uuid}
-            for uuid, parent, kind in mdevs
+            for uuid, parent, kind in made
             if parent in addresses
         ]
         return {"backend": "mdev", "why": None, "types": list(types.values()), "active": active}
-    return {"backend": "none", "why": _no_backend(function, virtual), "types": [], "active": []}
+    return {"backend": "none", "why": no_backend(function, virtual), "types": [], "active": []}
 
 
-def _no_backend(function: Function, virtual: t.Sequence[Function]) -> str:
+def no_backend(function: Function, virtual: t.Sequence[Function]) -> str:
     if function.driver != "nvidia":
         return f"the GPU's driver is {function.driver or 'none'}; the vGPU manager has not taken it"
     if not virtual:
@@ -229,7 +238,7 @@ def creatable(text: str) -> t.List[t.Tuple[str, str]]:
     return [match.groups() for match in re.finditer(r"^\s*(\d+)\s*:\s*(\S.*?)\s*$", text, re.MULTILINE)]  # type: ignore[misc]
 
 
-def _mdevs(host: Host) -> t.List[t.Tuple[str, str, str]]:
+def mdevs(host: Host) -> t.List[t.Tuple[str, str, str]]:
     """``(uuid, address of the parent, type id)`` of every mediated device."""
     found = []
     for uuid in host.names("/sys/bus/mdev/devices"):

@@ -280,6 +280,25 @@ class Host:
                 os.unlink(beside)
             raise HostError(target, error.strerror or str(error)) from error
 
+    def make_link(self, path: str, target: str) -> None:
+        """A symbolic link at ``path`` that says ``target``, in the place of what is there; a missing directory is made."""
+        self._refuse_kernel_file(path)
+        real = self._real(path, last=False)
+        beside = f"{os.path.dirname(real)}/.{os.path.basename(real)}.{os.getpid()}"
+        try:
+            os.makedirs(os.path.dirname(real), mode=0o755, exist_ok=True)
+            os.symlink(target, beside)
+            os.replace(beside, real)
+            _sync_directory(os.path.dirname(real))
+        except OSError as error:
+            raise HostError(path, error.strerror or str(error)) from error
+
+    def remove_directory(self, path: str) -> None:
+        """Remove a directory if it is empty; nothing happens otherwise."""
+        self._refuse_kernel_file(path)
+        with contextlib.suppress(OSError):
+            os.rmdir(self._real(path, last=False))
+
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens if there is none."""
         self._refuse_kernel_file(path)
