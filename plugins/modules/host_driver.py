@@ -113,7 +113,7 @@ blockers:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _host_driver
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _driver_seen, _host_driver
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
@@ -129,7 +129,7 @@ class HostDriver:
         self.first = None
 
     def observe(self):
-        seen = _host_driver.observe(self.host, self.commands, again=self.first is not None)
+        seen = _driver_seen.observe(self.host, self.commands, again=self.first is not None)
         self.first = self.first or seen
         return seen
 
@@ -148,7 +148,7 @@ class HostDriver:
             "packages": [{"name": package.name, "version": package.version} for package in seen.packages],
             "reboot_required": seen.running is not None,
             "reboot_reasons": [f"an NVIDIA driver of the host's own ({seen.running}) runs in the kernel"] if seen.running else [],
-            "pending": [" ".join(_host_driver.removal(seen.manager, seen.packages))] if pending else [],
+            "pending": [" ".join(_driver_seen.removal(seen.manager, seen.packages))] if pending else [],
         }
 
 
