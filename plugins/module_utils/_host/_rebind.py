@@ -68,7 +68,7 @@ class Rebinding:
             unit = self._unit(change.target)
             try:
                 if change.action == _vfio_plan.LOAD:
-                    self._load_driver(change.after)
+                    self._load_driver(change.target[len("driver ") :])
                 elif change.action in (_vfio_plan.BIND, _vfio_plan.RELEASE):
                     if unit in stopped:
                         raise NotDone(f"not tried, because {stopped[unit]} of its group failed", "Mend that and run again")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Change, Plan
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _boot_binding, _displaced, _rebind
 from tests.hosts import furniture, kernel_pci, tree
 from tests.hosts.kernel import ReactingHost
@@ -693,6 +694,13 @@ def test_a_driver_that_is_not_loaded_is_pending_in_a_tree(bench) -> None:
     result = b()
     refused(result, GPU, "driver vfio-pci is not loaded", "modprobe vfio-pci")
     assert result["pending"] == ["modprobe vfio-pci"]
+
+
+def test_a_driver_that_is_not_loaded_is_loaded_by_its_name(bench) -> None:
+    loaded: list[str] = []
+    rebinding = _rebind.Rebinding(bench().host, timeout=1, wait_timeout=0, whole_group=False, load=loaded.append, again=Plan)
+    assert rebinding.apply([Change("driver vfio-pci", "load", None, "loaded", f"{GPU} is to have it")]) == []
+    assert loaded == ["vfio-pci"]
 
 
 @pytest.mark.parametrize(
