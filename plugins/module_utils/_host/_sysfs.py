@@ -48,8 +48,14 @@ class KernelError(HostError):
 
 
 class KernelTimeout(HostError):
-    """The kernel has not answered a write in time, and may still do what was asked."""
+    """The kernel has not answered in time, and may still do what was asked."""
 
+
+#: Files of a device that the kernel shows only while nothing else has the device's lock. An unbind has it, and one that waits for a holder
+#: keeps it for as long: whoever reads one of these then waits too, and cannot be killed (drivers/pci/pci-sysfs.c, drivers/base/core.c).
+_BEHIND_LOCK = frozenset(("driver_override", "reset_method", "sriov_numvfs", "uevent"))
+#: Seconds to wait for one of them.
+_PATIENCE = 2.0
 
 #: What may stand where a file of a host is expected, and is none.
 _KINDS = (
@@ -69,6 +75,9 @@ class Host:
         self.root = os.path.normpath(root)
         if not os.path.isdir(self.root):
             raise HostError(self.root, "the root of this host is no directory")
+        self._reader: t.Optional[_kernel.Reader] = None
+        self._silent: t.Set[str] = set()  #: directories of devices that have not answered
+        self._sysfs: t.Optional[t.Set[int]] = None
 
     @property
     def is_real(self) -> bool:
@@ -118,7 +127,10 @@ class Host:
         """The content, or None if there is no such file."""
         try:
             real = self._real(path)
-            self._refuse_no_file(path, os.stat(real))  # before it is opened: opening a FIFO or a device can already do something
+            found = os.stat(real)
+            self._refuse_no_file(path, found)  # before it is opened: opening a FIFO or a device can already do something
+            if os.path.basename(path) in _BEHIND_LOCK and self._is_sysfs(found.st_dev):
+                return self._read_patiently(path, os.path.realpath(real))
             descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(descriptor, "rb") as file:
                 return file.read()
@@ -126,6 +138,24 @@ class Host:
             if error.errno in _MISSING:
                 return None
             raise HostError(path, error.strerror or str(error)) from error
+
+    def _is_sysfs(self, device: int) -> bool:
+        if self._sysfs is None:
+            self._sysfs = _sysfs_devices()
+        return device in self._sysfs
+
+    def _read_patiently(self, path: str, real: str) -> bytes:
+        """Read what the kernel may not show now. A device that has not answered once is not asked again."""
+        if self._reader is None:
+            self._reader = _kernel.Reader(_PATIENCE)
+        directory = os.path.dirname(real)
+        try:
+            if directory in self._silent:
+                raise _kernel.NoAnswer("no answer from the kernel")
+            return self._reader.read(real)
+        except _kernel.NoAnswer as error:
+            self._silent.add(directory)
+            raise KernelTimeout(path, f"{error}: it still does something else to this device, such as an unbind that waits") from error
 
     def read_text(self, path: str) -> str | None:
         """The content as text (bytes that are no UTF-8 are replaced), or None if there is no such file."""

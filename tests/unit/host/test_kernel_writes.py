@@ -126,3 +126,54 @@ def test_what_is_no_file_is_neither_read_nor_replaced(host: Host, make: object, 
 def test_a_device_is_not_read_as_a_file(host: Host) -> None:
     with pytest.raises(HostError, match=r"^/dev/null: is a character device, where a file is expected$"):
         Host("/").read_text("/dev/null")
+
+
+@pytest.fixture
+def locked(host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """Two devices, of which the kernel does not show what lies behind the first one's lock; whoever is patient enough waits two seconds."""
+    for name in ("first", "second"):
+        Path(host.root, f"sys/bus/{name}").mkdir()
+        for attribute in ("driver_override", "sriov_numvfs", "vendor"):
+            Path(host.root, f"sys/bus/{name}/{attribute}").write_text(f"{attribute} of {name}\n")
+    answer = _kernel._answer
+
+    def slow(path: bytes) -> bytes:
+        if b"/first/" in path:
+            time.sleep(2)
+        return answer(path)
+
+    monkeypatch.setattr(_kernel, "_answer", slow)
+    monkeypatch.setattr(_sysfs, "_PATIENCE", 0.2)
+    return host
+
+
+def test_a_device_whose_lock_the_kernel_keeps_does_not_keep_us(locked: Host) -> None:
+    started = time.monotonic()
+    with pytest.raises(
+        KernelTimeout, match=r"first/driver_override: no answer from the kernel within 0\.2 s: it still does something else"
+    ):
+        locked.read_text("/sys/bus/first/driver_override")
+    with pytest.raises(KernelTimeout, match="first/sriov_numvfs: no answer from the kernel"):
+        locked.read_text("/sys/bus/first/sriov_numvfs")  # not even asked for: it is the same lock
+    assert locked.read_text("/sys/bus/first/vendor") == "vendor of first\n"
+    assert locked.read_text("/sys/bus/second/driver_override") == "driver_override of second\n"
+    assert locked.read_text("/sys/bus/second/sriov_numvfs") == "sriov_numvfs of second\n"
+    assert time.monotonic() - started < 1.5
+
+
+def test_what_lies_behind_a_lock_is_read_as_it_is_and_leaves_no_process(host: Host) -> None:
+    Path(host.root, "sys/bus/uevent").write_bytes(b"DRIVER=x\nODD=\xff\n" + b"y" * 5000)
+    Path(host.root, "sys/bus/sriov_numvfs").mkdir()
+    assert host.read_bytes("/sys/bus/uevent") == b"DRIVER=x\nODD=\xff\n" + b"y" * 5000
+    assert host.read_bytes("/sys/bus/driver_override") is None
+    with pytest.raises(HostError, match="sriov_numvfs: Is a directory"):
+        host.read_bytes("/sys/bus/sriov_numvfs")
+    assert host.read_bytes("/sys/bus/uevent") == b"DRIVER=x\nODD=\xff\n" + b"y" * 5000
+    assert host._reader is not None
+    end = host._reader._end
+    assert end is not None
+    child = (end.peek() or (None, None, ()))[2][0]
+    os.kill(child, 0)
+    host._reader = None
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
