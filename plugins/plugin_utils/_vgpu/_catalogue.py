@@ -71,3 +71,9 @@ def default_types(pci_id: str) -> list[tuple[str, int]]:
     """What the stock profile ``default`` makes of a GPU: ``[(type, count)]``, more than one where the stock configuration is ambiguous."""
     device = pci_id.upper().partition(":")[2]
     return [(kind, count) for pattern, kind, count in _data()["default_config"] if pattern.upper() == f"0X{device}10DE"]
+
+
+def uses_virtual_functions(pci_id: str, subsystem: str = "") -> bool | None:
+    """Are this GPU's vGPUs made on virtual functions? None if the data does not have the GPU. (A T4 shows virtual functions and uses none.)"""
+    found = {bool(gpu["sriov"]) for gpu in families(pci_id, subsystem)}
+    return found.pop() if len(found) == 1 else None
