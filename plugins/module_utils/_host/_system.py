@@ -91,6 +91,7 @@ def system(host: Host, unknown: Unknown) -> Facts:
         "secure_boot": _secure_boot(host, unknown),
         "lockdown": _lockdown(host, unknown),
         "virtualised": _virtualised(host, unknown),
+        "cpu_vendor": _cpu_vendor(host),
     }
 
 
@@ -120,6 +121,12 @@ def _lockdown(host: Host, unknown: Unknown) -> str | None:
     text = unknown.text(host, "host.lockdown", "/sys/kernel/security/lockdown")
     chosen = re.search(r"\[(\w+)\]", text or "")
     return chosen.group(1) if chosen else None
+
+
+def _cpu_vendor(host: Host) -> str | None:
+    """``GenuineIntel``, ``AuthenticAMD`` and so on; None on an architecture that does not say."""
+    match = re.search(r"^vendor_id\s*:\s*(\S+)$", quiet(host, "/proc/cpuinfo") or "", re.MULTILINE)
+    return match.group(1) if match else None
 
 
 def _virtualised(host: Host, unknown: Unknown) -> bool | None:
