@@ -60,7 +60,14 @@ def seen(facts: dict[str, t.Any], workload: str, **more: t.Any) -> dict[str, t.A
     return {
         "facts": copy.deepcopy(facts),
         "intent": {"host": "h", "node": "n", "owner": "operator", "reboot_ok": True, "workload": workload},
-        "node": {"name": "n", "boot_id": boot_id, "labels": {"nvidia.com/gpu.deploy.driver": "true"}, "workload": workload, "used": {}},
+        "node": {
+            "name": "n",
+            "boot_id": boot_id,
+            "labels": {"nvidia.com/gpu.deploy.driver": "true"},
+            "workload": workload,
+            "used": {},
+            "operands": [],
+        },
         "cluster": {
             "cluster": {"uid": "u", "server": "https://127.0.0.1:6443"},
             "cluster_policy": {"name": "cluster-policy", "default_workload": "container"},
@@ -106,6 +113,8 @@ NO_VFS = {"facts/gpus/1/sriov/total": None}
 MIG = {"facts/gpus/1/mig": {"mode": "enabled", "instances": 2}}
 A_VM = {"nvidia.com/GA102GL_A10": [{"namespace": "shop", "pod": "virt-launcher-x", "vmi": "web", "count": 1}]}
 A_POD = {"nvidia.com/gpu": [{"namespace": "lab", "pod": "train", "vmi": None, "count": 1}]}
+HOST_OWNED = {"intent/owner": "host"}
+OPERANDS = ["vgpu-device-manager", "vgpu-manager"]
 NEWER = "5.15.0-200-generic"
 OTHER_KERNEL = {"facts/kernels/newest": NEWER}
 
@@ -131,6 +140,9 @@ CASES: list[tuple[str, str, dict[str, t.Any], str, dict[str, t.Any], dict[str, t
     ("workload_in_use", "vm-passthrough", {"node/workload": None, "node/used": A_POD}, "lab/train", {"node/workload": None}, NO_NODE),
     ("workload_in_use", "container", {"node/workload": "vm-vgpu", "node/used": A_VM}, "shop/web", {"node/workload": None, "node/used": A_POD},
      {"node/workload": None, "cluster": {}}),
+    ("two_owners", "vm-vgpu", {**HOST_OWNED, "node/operands": OPERANDS}, "vgpu-manager", {"node/operands": OPERANDS}, {**HOST_OWNED, "node/operands": None}),
+    ("two_owners", "container", {**HOST_OWNED, "node/operands": OPERANDS}, "vgpu-manager", HOST_OWNED, NO_NODE),
+    ("two_owners", "vm-passthrough", {**HOST_OWNED, "node/operands": OPERANDS}, "vgpu-manager", HOST_OWNED, NO_NODE),
     ("gpu_present", "container", {"facts/gpus": []}, "no NVIDIA GPU", {}, NO_SYSFS),
     ("gpu_count", "container", {"wanted/gpu_count": "3"}, "the 3 GPUs", {"wanted/gpu_count": 2}, NO_SYSFS),
     ("gpu_known", "vm-vgpu", UNLISTED, f"{SECOND} is 10DE:FFFF", H100, NO_SYSFS),
