@@ -220,6 +220,12 @@ def _warnings(wish: Wish, unit: Unit, targets: t.Sequence[Member], moving: t.Col
         for member in targets
         if member.elsewhere and member.address not in moving
     ]
+    if moving:
+        found += [
+            f"{member.address} is held by {', '.join(map(str, member.holders))}: waiting for that to end"
+            for member in concerned(wish, unit, moving)
+            if member.holders
+        ]
     if wish.state != "bound":
         return found
     bound = {member.address for member in targets}

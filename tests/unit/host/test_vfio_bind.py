@@ -595,6 +595,7 @@ def test_waiting_ends_when_the_holder_does(bench, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(_rebind.time, "sleep", sleep)
     checked = b(in_use="wait", check=True)
     assert naps == [] and [c["target"] for c in checked["changes"]] == [GPU, AUDIO]
+    assert checked["warnings"] == [f"{GPU} is held by process 4711 (python3): waiting for that to end"]
     done = b(in_use="wait")
     assert len(naps) == 3 and not done["failed"] and b.driver(AUDIO) == "vfio-pci"
     assert targets(done) == targets(checked)
