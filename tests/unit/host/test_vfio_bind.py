@@ -581,6 +581,26 @@ def test_holders_are_looked_for_again_right_before_each_function(bench) -> None:
     assert b.override(AUDIO) == "(null)" and b.driver(AUDIO) == "snd_hda_intel"
 
 
+def test_a_group_that_is_opened_meanwhile_stops_the_companions_that_are_left(bench) -> None:
+    b = bench(Gpu(GPU, kind="030000", driver="nvidia", audio=True), drivers=("vfio-pci", "xhci_hcd"))
+    usb = "0000:41:00.2"
+    furniture.function_beside(b.root, GPU, usb, "10de", "1ad6", "0c0330", "xhci_hcd")
+    b.host.fault("/sys/bus/pci/drivers_probe", lambda path, text: hold(b), times=1)
+    result = b(owner="operator", scope="companions")
+    assert result["failed"] and [c["target"] for c in result["changes"]] == [AUDIO]
+    assert [(blocker["target"], "4711" in blocker["problem"]) for blocker in result["blockers"]] == [(usb, True)]
+    assert b.driver(usb) == "xhci_hcd"
+
+
+def test_a_function_that_somebody_else_rebinds_meanwhile_is_left_to_them(bench) -> None:
+    b = bench()
+    b.host.fault("/sys/bus/pci/drivers_probe", lambda path, text: kernel_pci.leave(b.host, kernel_pci._function(b.host, AUDIO)), times=1)
+    result = b()
+    assert result["failed"] and [c["target"] for c in result["changes"]] == [GPU]
+    assert "its driver is now none: somebody else changes it" in result["msg"]
+    assert not b()["failed"] and b.driver(AUDIO) == "vfio-pci"
+
+
 def test_waiting_ends_when_the_holder_does(bench, monkeypatch: pytest.MonkeyPatch) -> None:
     b = bench()
     hold(b)
