@@ -19,7 +19,7 @@ import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _system
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 _UP = 0x1  # IFF_UP, include/uapi/linux/if.h
 
@@ -32,7 +32,7 @@ class Usage:
         self._blocks = {name: host.resolve(f"/sys/class/block/{name}") for name in host.names("/sys/class/block")}
         self._interfaces = {name: host.resolve(f"/sys/class/net/{name}") for name in host.names("/sys/class/net")}
         self._mounted: t.Dict[str, str] = {}  #: device number, or name of a block device -> where it is mounted
-        self._mounts_known = False
+        self._mounts_known = host.exists("/proc/1/mountinfo")
         for text in self._mount_tables():
             self._read_mounts(text)
         swaps = _system.quiet(host, "/proc/swaps")
@@ -51,14 +51,18 @@ class Usage:
         """The mounts of each mount namespace once: a pod can have mounted what the host has not."""
         seen: t.Set[t.Optional[str]] = set()
         for pid in _system.processes(self._host):
-            space = self._host.link(f"/proc/{pid}/ns/mnt")
+            try:
+                space = self._host.link(f"/proc/{pid}/ns/mnt")
+            except HostError:
+                # A process that has just ended has no mounts; of one that is there, we do not know them.
+                self._mounts_known = self._mounts_known and not self._host.exists(f"/proc/{pid}/comm")
+                continue
             if space in seen or (space is None and pid != 1):
                 continue
             if space is not None:
                 seen.add(space)
             text = _system.quiet(self._host, f"/proc/{pid}/mountinfo")
             if text:
-                self._mounts_known = self._mounts_known or pid == 1
                 yield text
 
     def _read_mounts(self, text: str) -> None:

@@ -23,9 +23,10 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._displaced
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._holders import Holder
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vfio import Member, Seen, Selector, Unit, Wish
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._usage import Usage
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vfio import Member, Seen, Selector, Unit, Wish, observe
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vfio_plan import BIND, LOAD, RELEASE, make_plan
-from tests.hosts import kernel_pci, tree
+from tests.hosts import furniture, kernel_pci, tree
 from tests.hosts.kernel import ReactingHost
 
 DRIVERS = frozenset({"vfio-pci", "nvidia", "snd_hda_intel", "igb"})
@@ -177,6 +178,29 @@ addresses = st.from_regex(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", fullmat
 def test_our_rules_are_read_as_they_are_written(rules: list[Rule]) -> None:
     by_address = {rule.address: rule for rule in rules}
     assert _boot_binding.own(_boot_binding.text_of(by_address.values())) == (by_address, [])
+
+
+def test_this_very_machine_can_be_looked_at() -> None:
+    seen = observe(Host("/"), Wish((Selector("ffff:ff:1f.7"),)))
+    assert seen.units == () and len(seen.unmatched) == 1
+
+
+class Closed(Host):
+    def link(self, path: str) -> str | None:
+        if path == "/proc/77/ns/mnt":
+            raise HostError(path, "Permission denied")
+        return super().link(path)
+
+
+def test_the_mounts_of_a_process_that_cannot_be_seen_are_unknown_and_those_of_one_that_ended_are_none(host: ReactingHost) -> None:
+    root = Path(host.root)
+    furniture.mounts(root)
+    furniture.process(root, 77, "sh")
+    furniture.disk(root, "0000:02:00.0", "nvme0n1", "259:0")
+    disk = kernel_pci._function(host, "0000:02:00.0")
+    assert Usage(Closed(host.root)).of(disk) == ["has nvme0n1, and what is mounted or swap on this host cannot be read"]
+    (root / "proc/77/comm").unlink()
+    assert Usage(Closed(host.root)).of(disk) == []
 
 
 # Loading
