@@ -55,7 +55,8 @@ class Commands:
         """Run a program to its end, or until its time is over. Both of its output streams are returned as one text."""
         with tempfile.TemporaryFile() as output:
             try:
-                process = subprocess.Popen(
+                # run_command would kill a program whose time is over.
+                process = subprocess.Popen(  # pylint: disable=ansible-bad-function
                     [*self._prefix, *command],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
