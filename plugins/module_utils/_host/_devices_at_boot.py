@@ -60,22 +60,20 @@ def attempt(host: Host) -> Missing:
     """Make what is not there yet; what is still missing afterwards, one line each."""
     entries = _persist.read_entries(host)
     commands = Commands(host)
-    missing = _moved(host, entries)
-    moved = {line.split()[1].rstrip(":") for line in missing}
+    moved = _moved(host, entries)
+    missing = [f"function {address}: {problem}" for address, problem in sorted(moved.items())]
     missing += _virtual_functions(host, commands, {a: e for a, e in entries["sriov_vfs"].items() if a not in moved})
     return missing + _vgpus(host, commands, {a: e for a, e in entries["mdev_create"].items() if a not in moved})
 
 
-def _moved(host: Host, entries: _persist.Entries) -> Missing:
-    """Functions that are not there, or are other ones than those that were persisted: addresses can move when hardware changes."""
-    found = []
-    for address, entry in sorted({**entries["sriov_vfs"], **entries["mdev_create"]}.items()):
+def _moved(host: Host, entries: _persist.Entries) -> t.Dict[str, str]:
+    """Addresses where nothing is, or something else than what was persisted, with what is there: addresses move when hardware changes."""
+    found = {}
+    for address, entry in {**entries["sriov_vfs"], **entries["mdev_create"]}.items():
         path = f"/sys/bus/pci/devices/{address}"
         now = ":".join((_system.quiet(host, f"{path}/{part}") or "").removeprefix("0x").upper() for part in ("vendor", "device"))
         if now != entry.get("id"):
-            found.append(
-                f"function {address}: it is {now if now != ':' else 'not there'}, and was {entry.get('id')} when this was persisted"
-            )
+            found[address] = f"it is {now if now != ':' else 'not there'}, and was {entry.get('id')} when this was persisted"
     return found
 
 

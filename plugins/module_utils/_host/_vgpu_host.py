@@ -50,10 +50,8 @@ class VgpuHost:
         self._commands = commands
         self._timeout = timeout
         self._asked = backend
-        self._backends: t.Dict[str, t.Union[Mdev, VendorVfio]] = {
-            "vendor_vfio": VendorVfio(host, timeout),
-            "mdev": Mdev(host, timeout),
-        }
+        self._vendor = VendorVfio(host, timeout)
+        self._backends: t.Dict[str, t.Union[Mdev, VendorVfio]] = {"vendor_vfio": self._vendor, "mdev": Mdev(host, timeout)}
         self._of: t.Dict[str, str] = {}  # GPU -> backend
         self.failed: t.Set[str] = set()
 
@@ -132,9 +130,8 @@ class VgpuHost:
 
     def apply(self, changes: t.Sequence[Change]) -> t.List[Blocker]:
         """Make the changes in their order, each GPU for itself: where one fails, the rest of that GPU is left alone."""
-        for backend in (self._backends["vendor_vfio"],):
-            if isinstance(backend, VendorVfio) and any(self._of.get(_gpu_of(change)) == backend.name for change in changes):
-                backend.remember()
+        if any(self._of.get(_gpu_of(change)) == self._vendor.name for change in changes):
+            self._vendor.remember()
         blockers = []
         stopped: t.Dict[str, str] = {}
         for change in changes:

@@ -60,6 +60,7 @@ class Run:
         self._options = options
         self._vgpus = _vgpu_host.VgpuHost(host, commands, options.timeout, options.backend)
         self._wishes: t.List[Wish] = []
+        self._acted = False  #: what is read afterwards is read at once: a VM that came meanwhile is not waited for again
         machine = (_system.quiet(host, "/etc/machine-id") or "").strip()
         self._rules = _vgpu_plan.Rules(
             waits=options.waits and options.checks,
@@ -74,7 +75,7 @@ class Run:
 
     def observe(self) -> Seen:
         refused = _owners.operator(self._options.owner) or _owners.device_manager(self._host)
-        if self._options.waits and not self._options.checks and not refused:
+        if self._options.waits and not self._options.checks and not self._acted and not refused:
             gpus = _vgpu_host.when_idle(self._look, self._options.timeout)
         else:
             gpus = self._gpus()
@@ -148,6 +149,7 @@ class Run:
 
     def apply(self, changes: t.Sequence[Change]) -> t.List[Blocker]:
         devices = [change for change in changes if change.target.startswith(("vGPU ", "GPU "))]
+        self._acted = True
         blockers = self._vgpus.apply(devices)
         rest = [change for change in changes if change not in devices]
         return blockers + (self._persistence.apply(rest, self._vgpus.failed, KIND) if rest else [])
