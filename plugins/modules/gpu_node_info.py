@@ -48,7 +48,15 @@ host:
     - C(kernel), C(arch), C(os_id), C(os_version), C(boot_id), C(secure_boot), C(lockdown), C(virtualised), C(cpu_vendor).
   type: dict
   returned: success
-  sample: {kernel: 5.15.0-119-generic, arch: x86_64, os_id: ubuntu, os_version: "22.04", secure_boot: false, lockdown: none, virtualised: false, cpu_vendor: GenuineIntel}
+  sample:
+    kernel: 5.15.0-119-generic
+    arch: x86_64
+    os_id: ubuntu
+    os_version: "22.04"
+    secure_boot: false
+    lockdown: none
+    virtualised: false
+    cpu_vendor: GenuineIntel
 boot:
   description:
     - Arguments of the running kernel (C(running)) and of the next boot (C(configured)), and who writes them (C(provider)).
