@@ -138,18 +138,42 @@ class Guest:
         )
         assert self.driver(address) == "vfio-pci"
 
-    def hold(self, address: str, seconds: int = 600) -> int:
-        """Have a process hold a device, as a virtual machine does; its pid."""
+    def hold(self, address: str, seconds: int = 600, hidden: bool = False) -> int:
+        """Have a process hold a device, as a virtual machine does, if need be so that nobody can see it; its pid."""
         self.write("/run/holder.py", (HERE / "in_guest" / "holder.py").read_text())
         unit = f"holder-{address.replace(':', '-')}"
+        arguments = f"{address} {seconds} {'hidden' if hidden else ''}"
         self.run(
-            f"systemd-run -q --unit={unit} -p StandardOutput=file:/run/{unit} python3 /run/holder.py {address} {seconds}; "
+            f"systemd-run -q --unit={unit} -p StandardOutput=file:/run/{unit} python3 /run/holder.py {arguments}; "
             f"for i in $(seq 100); do ! grep -q open /run/{unit} 2>/dev/null || break; sleep 0.1; done; grep -q open /run/{unit}"
         )
         return int(self.run(f"systemctl show -p MainPID --value {unit}"))
 
+    def holds(self, address: str) -> bool:
+        return self.try_run(f"systemctl is-active -q holder-{address.replace(':', '-')}").returncode == 0
+
     def let_go(self, address: str) -> None:
         self.run(f"systemctl stop holder-{address.replace(':', '-')}")
+
+    def waits_for(self, function: str) -> bool:
+        """Does a process wait in this function of the kernel?"""
+        return self.try_run(f"grep -l {function} /proc/[0-9]*/wchan 2>/dev/null | grep -q .").returncode == 0
+
+    def until_nobody_waits_for(self, function: str, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while self.waits_for(function):
+            assert time.monotonic() < deadline, f"after {seconds} s a process still waits in {function}"
+            time.sleep(0.2)
+
+    def vgpus(self) -> dict[str, str]:
+        """The mediated devices that the kernel has: UUID -> name of the type."""
+        script = 'for d in /sys/bus/mdev/devices/*; do [ ! -e "$d" ] || echo "$(basename "$d") $(cat "$d/mdev_type/name")"; done'
+        return dict(line.split(maxsplit=1) for line in self.run(script).splitlines())
+
+    def virtual_functions(self, address: str) -> list[str]:
+        """In the kernel's order."""
+        script = f"for i in $(seq 0 63); do readlink {DEVICES}/{address}/virtfn$i || true; done"
+        return [line.rpartition("/")[2] for line in self.run(script).splitlines()]
 
     # --- time
 

@@ -17,7 +17,7 @@ import typing as t
 from pathlib import Path
 
 from tests.kernel.cached import HERE, KernelLabError
-from tests.kernel.guest import Guest
+from tests.kernel.guest import Guest, differences
 
 Result = dict[str, t.Any]
 HOST = "guest"
@@ -81,7 +81,13 @@ def playbook(
         raise KernelLabError(
             f"Running {book.name} on the guest: it could not be run.\n{output[-3000:]}\nThe guest's console ends with:\n{guest.qemu.console()}"
         )
-    return Run(done.returncode, output, seconds, [line["outcome"] for line in lines], [line["result"] for line in lines])
+    return Run(
+        done.returncode,
+        output,
+        seconds,
+        [line["outcome"] for line in lines],
+        [{"seconds": line["seconds"], **line["result"]} for line in lines],
+    )
 
 
 def tasks(guest: Guest, *wanted: dict[str, t.Any], check: bool = False) -> Run:
@@ -96,6 +102,30 @@ def task(name: str, check: bool | None = None, **parameters: t.Any) -> dict[str,
 
 
 def module(guest: Guest, name: str, check: bool = False, **parameters: t.Any) -> Result:
-    """What a module of this collection returns, with ``failed`` always there, and ``seconds`` for the whole run."""
+    """What a module of this collection returns, with ``failed`` always there, and ``seconds`` that the task took."""
     run = tasks(guest, task(name, check=check, **parameters))
-    return {"failed": run.outcomes[-1] == "failed", "seconds": run.seconds, **run.results[-1]}
+    return {"failed": run.outcomes[-1] == "failed", **run.results[-1]}
+
+
+def three_runs(guest: Guest, name: str, **parameters: t.Any) -> Result:
+    """Check mode predicts and writes nothing, the real run does just that, a second run changes nothing; the real run's result."""
+    before = guest.state()
+    predicted = module(guest, name, check=True, **parameters)
+    assert not predicted["failed"], predicted["msg"]
+    assert differences(before, guest.state()) == {}
+    run = tasks(guest, task(name, **parameters), task(name, **parameters))
+    assert run.outcomes == ["ok", "ok"], run.output
+    first, second = run.results
+    assert first["changed"] and first["changes"] == predicted["changes"]
+    assert not second["changed"], second["changes"]
+    return first
+
+
+def refused(guest: Guest, name: str, **parameters: t.Any) -> str:
+    """The module fails and writes nothing; its message."""
+    before = guest.state()
+    result = module(guest, name, **parameters)
+    assert result["failed"] and not result["changed"], result
+    assert differences(before, guest.state()) == {}
+    message: str = result["msg"]
+    return message

@@ -2,12 +2,13 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Writes what each task returned, as one JSON line, to the file that ``GPUFLEET_RESULTS`` names."""
+"""Writes what each task returned, and how long it took, as one JSON line, to the file that ``GPUFLEET_RESULTS`` names."""
 
 from __future__ import annotations
 
 import json
 import os
+import time
 
 from ansible.plugins.callback import CallbackBase
 
@@ -25,8 +26,11 @@ class CallbackModule(CallbackBase):
     CALLBACK_NAME = "results"
     CALLBACK_NEEDS_ENABLED = True
 
+    def v2_playbook_on_task_start(self, task, is_conditional):
+        self._began = time.monotonic()
+
     def _write(self, result, outcome):
-        line = {"outcome": outcome, "task": result.task.get_name(), "result": result.result}
+        line = {"outcome": outcome, "task": result.task.get_name(), "seconds": time.monotonic() - self._began, "result": result.result}
         with open(os.environ["GPUFLEET_RESULTS"], "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, default=str) + "\n")
 
