@@ -15,10 +15,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import types
 import typing as t
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
@@ -28,8 +25,8 @@ from hypothesis import strategies as st
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _node
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 from tests.hosts import tree
+from tests.hosts.recorder import PROGRAM, recorder
 
-PROGRAM = Path(__file__).resolve().parents[3] / "tools" / "record-host"
 GPU = "0000:41:00.0"
 FULL = tree.HostSpec(
     [
@@ -49,23 +46,6 @@ FULL = tree.HostSpec(
     blocked=["nouveau"],
     other_kernels=["5.15.0-121-generic"],
 )
-
-
-def _load() -> t.Any:
-    loader = SourceFileLoader("record_host", str(PROGRAM))
-    module = types.ModuleType("record_host")
-    spec = spec_from_loader("record_host", loader)
-    assert spec is not None
-    module = module_from_spec(spec)
-    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        loader.exec_module(module)
-    finally:
-        sys.dont_write_bytecode = written
-    return module
-
-
-recorder = _load()
 
 
 def build(root: Path, spec: tree.HostSpec = FULL) -> Path:
@@ -343,6 +323,12 @@ def test_links_out_of_the_root_and_in_circles_are_not_followed(root: Path, tmp_p
     found = recorder.Recorder(str(root)).record()
     base = f"sys/devices/pci0000:40/0000:40:01.0/{GPU}"
     assert not found.files.keys() & {f"{base}/vendor", f"{base}/device", f"{base}/class"} and f"{base}/resource" in found.files
+
+
+def test_files_of_the_running_kernel_are_read() -> None:
+    dropped: t.Counter[str] = recorder.collections.Counter()
+    assert recorder.Source("/", dropped).text("/proc/sys/kernel/osrelease") == f"{os.uname().release}\n"
+    assert not dropped
 
 
 def test_a_huge_file_is_dropped_and_counted(root: Path) -> None:

@@ -1,0 +1,123 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Recordings of guests of the kernel suite: what is said of them, and whether the trees that stand for hosts look like them."""
+
+from __future__ import annotations
+
+import collections
+import re
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _node
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from tests.hosts import tree
+from tests.hosts.recorder import recorder
+
+RECORDED = Path(__file__).resolve().parents[2] / "hosts" / "recorded"
+GPU, AUDIO, SRIOV, OLD, SECOND, BRIDGED = (f"0000:{end}" for end in ("01:00.0", "01:00.1", "02:00.0", "03:00.0", "04:00.0", "07:01.0"))
+
+Found = t.Dict[str, t.Any]
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> t.Callable[[str], Path]:
+    def made(name: str) -> Path:
+        recorder.write_tree(recorder.load(str(RECORDED / f"{name}.json")), str(tmp_path / name))
+        return tmp_path / name
+
+    return made
+
+
+def test_a_guest_whose_kernel_leaves_the_iommu_off(recorded) -> None:
+    found: Found = _node.read(Host(str(recorded("guest-iommu-off"))))
+    assert found["firmware"]["dmar"] is True
+    assert found["iommu"] == {"enabled": False, "kind": "none", "groups": 0, "default_domain": None}
+    assert "intel_iommu=off" in found["boot"]["running"] and found["boot"]["provider"] == "grub" and found["boot"]["pending"] == []
+    assert {gpu["address"]: (gpu["driver"], gpu["iommu_group"]) for gpu in found["gpus"]} == dict.fromkeys(
+        (GPU, SRIOV, OLD, SECOND, BRIDGED), ("nvidia", None)
+    )
+    assert found["host"]["os_id"] == "debian" and re.fullmatch(r"6\.1\.0-\d+-amd64", found["host"]["kernel"])
+    assert found["kernels"]["modules"] == {"mdev": True, "nouveau": True, "nova_core": False, "nvidiafb": False, "vfio_pci": True}
+
+
+def test_a_guest_with_virtual_functions_a_vgpu_and_a_gpu_that_is_held(recorded) -> None:
+    found: Found = _node.read(Host(str(recorded("guest-vgpu"))))
+    assert found["iommu"]["enabled"] is True and found["iommu"]["kind"] == "intel"
+    gpus = {gpu["address"]: gpu for gpu in found["gpus"]}
+    assert gpus[SRIOV]["sriov"]["enabled"] == 4 and gpus[SRIOV]["vgpu"]["backend"] == "mdev"
+    assert [(active["parent"], active["type"]) for active in gpus[SRIOV]["vgpu"]["active"]] == [("0000:02:10.0", "NVIDIA A10-4Q")]
+    assert gpus[GPU]["driver"] == gpus[SECOND]["driver"] == "vfio-pci" and gpus[GPU]["companions"] == [AUDIO]
+    assert [user["comm"] for user in gpus[SECOND]["users"]] == ["program1"] and gpus[GPU]["users"] == []
+    shared = found["groups"][str(gpus[GPU]["iommu_group"])]
+    assert (shared["members"], shared["viable"]) == ([GPU, AUDIO], False)
+    assert found["groups"][str(gpus[SECOND]["iommu_group"])]["viable"] is True
+    assert len(gpus[SRIOV]["bars"]) == 6 and max(gpus[GPU]["bars"]) == 64 << 20
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECORDED.glob("*.json")))
+def test_a_recording_holds_what_the_recorder_would_let_out_today(recorded, name: str) -> None:
+    again = recorder.Recorder(str(recorded(name))).record()
+    before = recorder.load(str(RECORDED / f"{name}.json"))
+    assert (again.files, again.links) == (before.files, before.links)
+
+
+# ------------------------------------------------------------------ trees against the kernel
+
+#: What the kernel shows of a function and a tree does not. Nothing reads it but vfio_bind (modalias) and sriov_vfs.
+NOT_IN_TREES = {
+    "modalias", "power_state", "resource", "revision", "sriov_drivers_autoprobe", "sriov_offset", "sriov_stride", "sriov_vf_device",
+}  # fmt: skip
+
+
+def below(found: t.Any, address: str) -> dict[str, str]:
+    """The files and links of a function by name, with the form of what is in them."""
+    base = f"{found.links[f'sys/bus/pci/devices/{address}']}/".replace("../../../", "sys/")
+    forms = {}
+    for path, content in found.files.items():
+        if path.startswith(base) and not path.endswith(("/config", "/driver_override")):
+            forms[path[len(base) :]] = form(content.decode())
+    forms.update({path[len(base) :]: "link" for path in found.links if path.startswith(base)})
+    # Numbers of types and virtual functions, and whatever is below another function's directory.
+    names = collections.OrderedDict((re.sub(r"(nvidia-|virtfn)\d+", r"\1N", name), kind) for name, kind in forms.items())
+    return {name: kind for name, kind in names.items() if not re.match(r"[0-9a-f]{4}:|[0-9a-f]{8}-", name)}
+
+
+def form(text: str) -> str:
+    """A text with its values taken out: hexadecimal and decimal numbers, and the name of a vGPU type."""
+    first = text.splitlines()[0] if text else ""
+    return re.sub(r"-?\b(0x)?[0-9a-f]+\b", r"\1#", re.sub(r"^NVIDIA A10-\S+", "TYPE", first)) + "\n" * text.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("real", "made"),
+    [(SRIOV, "0000:41:00.0"), ("0000:02:10.2", "0000:41:00.5")],
+    ids=["physical function with virtual ones", "virtual function, parent of vGPUs"],
+)
+def test_functions_of_a_tree_look_like_those_of_the_kernel(tmp_path: Path, real: str, made: str) -> None:
+    tree.build(tmp_path / "host", tree.LAB_HOSTS["gpu-vgpu-0"])
+    ours = below(recorder.Recorder(str(tmp_path / "host")).record(), made)
+    kernels = below(recorder.load(str(RECORDED / "guest-vgpu.json")), real)
+    assert {name: kind for name, kind in ours.items() if kernels.get(name) != kind and name not in NOT_IN_TREES} == {}
+    assert kernels.keys() - ours.keys() <= NOT_IN_TREES
+    for name in ("vendor", "class", "iommu_group", "driver"):
+        assert name in ours
+
+
+def test_audio_functions_of_a_tree_look_like_those_of_the_kernel(tmp_path: Path) -> None:
+    tree.build(tmp_path / "host", tree.LAB_HOSTS["gpu-passthrough-1"])
+    ours = below(recorder.Recorder(str(tmp_path / "host")).record(), "0000:41:00.1")
+    kernels = below(recorder.load(str(RECORDED / "guest-vgpu.json")), AUDIO)
+    same = {re.sub(r"pci:.*", "pci:GPU", name): kind for name, kind in kernels.items() if not name.startswith("sound/")}
+    assert {re.sub(r"pci:.*", "pci:GPU", name): kind for name, kind in ours.items()}.items() <= same.items()
+    assert same.keys() - {re.sub(r"pci:.*", "pci:GPU", name) for name in ours} <= NOT_IN_TREES
+
+
+def test_no_text_of_a_trees_function_has_another_shape_than_the_kernels(tmp_path: Path) -> None:
+    tree.build(tmp_path / "host", tree.LAB_HOSTS["gpu-vgpu-0"])
+    dropped = recorder.Recorder(str(tmp_path / "host")).record().manifest()["dropped"]
+    assert not dropped.keys() & (recorder.PCI_FILES.keys() | {f"mdev types, {name}" for name in recorder.MDEV_FILES} | {"IOMMU groups"})
