@@ -73,6 +73,7 @@ def go(
     module = FakeModule(check)
     with pytest.raises(Ended):
         run(module, "Setting numbers", lambda: dict(store.values), make_plan, apply, lambda seen, plan: {"seen": seen})
+    assert module.warnings == (["look out"] if blockers else [])
     return module.result
 
 
@@ -130,5 +131,5 @@ def test_a_write_that_does_not_take_is_found_by_reading_back() -> None:
 def test_a_text_that_can_be_read_by_a_person() -> None:
     changes = [Change("node b", "label", {"x": None, "w": True}, {"x": "1"}, ""), Change("file a", "write", None, ["one", "two"], "")]
     assert diff(changes) == {"before": "node b:\n  w: true\n  x: \n", "after": "file a:\n  one\n  two\nnode b:\n  x: 1\n"}
-    assert shown(None) == ""
+    assert [shown(value) for value in (None, True, False, 7)] == ["", "true", "false", "7"]
     assert message("Doing", [Blocker("a", "p", "R"), Blocker("b", "p", "R")]).startswith("Doing: stopped by 2 problems.\n- a: p. R\n")

@@ -44,3 +44,13 @@ def test_the_patch_of_an_uncordon_removes_note_and_cordon():
 def test_a_planned_cordon_is_seen_by_the_uncordon_of_check_mode():
     planned = _cordon.planned(node(), "reboot")
     assert [change.action for change in _cordon.make_plan("n", "uncordoned", "", planned).changes] == ["uncordon"]
+
+
+def test_a_planned_cordon_keeps_what_else_the_node_has():
+    before = {"kind": "Node", "metadata": {"name": "n", "annotations": {"team": "ml"}}, "spec": {"podCIDR": "10.0.0.0/24"}}
+    assert _cordon.planned(before, "reboot") == {
+        "kind": "Node",
+        "metadata": {"name": "n", "annotations": {"team": "ml", _cordon.ANNOTATION: "reboot"}},
+        "spec": {"podCIDR": "10.0.0.0/24", "unschedulable": True},
+    }
+    assert "unschedulable" not in before["spec"] and _cordon.ANNOTATION not in before["metadata"]["annotations"]

@@ -11,6 +11,8 @@ import typing as t
 import pytest
 from fake_api import FakeApi, Fault
 
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _namespace
+
 PATH = "/api/v1/namespaces/gpu-operator"
 SECRET = f"{PATH}/secrets/pull"
 LEVEL = "pod-security.kubernetes.io/enforce"
@@ -112,3 +114,48 @@ def test_a_malformed_name_is_refused_before_any_request(api: FakeApi, run_module
     assert result["failed"]
     assert "'GPU Operator' is no name" in result["msg"]
     assert api.requests == []
+
+
+PULL = _namespace.PullSecret("pull", "registry.example.com", "robot", PASSWORD)
+
+
+def test_a_pull_secret_is_what_kubernetes_takes_for_one_and_hides_its_password() -> None:
+    body = PULL.body()
+    assert (body["apiVersion"], body["kind"], body["type"], body["metadata"]) == (
+        "v1",
+        "Secret",
+        "kubernetes.io/dockerconfigjson",
+        {"name": "pull"},
+    )
+    assert PASSWORD not in repr(PULL)
+
+
+@pytest.mark.parametrize(
+    ("data", "actions"),
+    [
+        ({".dockerconfigjson": PULL.body()["data"][".dockerconfigjson"]}, []),
+        ({".dockerconfigjson": base64.b64encode(b"{").decode()}, ["update"]),
+        ({".dockerconfigjson": "%"}, ["update"]),
+        ({".dockerconfigjson": f"%{PULL.body()['data']['.dockerconfigjson']}"}, ["update"]),
+        ({}, ["update"]),
+        (None, ["update"]),
+    ],
+    ids=["as wanted", "no JSON", "no base64", "not quite base64", "no content", "no data"],
+)
+def test_a_secret_that_cannot_be_read_is_written_anew(data: t.Any, actions: list[str]) -> None:
+    secret = {"type": "kubernetes.io/dockerconfigjson", "data": data}
+    plan = _namespace.make_plan("gpu-operator", None, PULL, _namespace.Observed({}, secret))
+    assert [change.action for change in plan.changes] == actions
+    for change in plan.changes:
+        assert change.after == {"registry": "registry.example.com", "username": "robot", "content": "as given"}
+
+
+@pytest.mark.parametrize(("labels", "before"), [({LEVEL: "baseline", "team": "ml"}, {LEVEL: "baseline"}), ({"team": "ml"}, {})])
+def test_a_level_that_changes_shows_what_it_was(labels: t.Any, before: t.Any) -> None:
+    plan = _namespace.make_plan("gpu-operator", "privileged", None, _namespace.Observed({"metadata": {"labels": labels}}, None))
+    assert [(change.before, change.after) for change in plan.changes] == [({"labels": before}, {"labels": {LEVEL: "privileged"}})]
+
+
+def test_a_secret_that_is_made_shows_whose_it_is() -> None:
+    plan = _namespace.make_plan("gpu-operator", None, PULL, _namespace.Observed({}, None))
+    assert [change.after for change in plan.changes] == [{"registry": "registry.example.com", "username": "robot"}]

@@ -140,6 +140,63 @@ def test_a_plan_that_has_been_carried_out_is_empty(case: tuple[Observed, Json]) 
     assert _plan.make_plan(wanted, booted, vendor).changes == []
 
 
+@pytest.mark.parametrize(("names", "said"), [(("Example", None, "X"), "it says Example, X"), ((None, ""), "it says nobody")])
+def test_an_unknown_vendor_is_named_by_what_it_says(names: tuple[t.Any, ...], said: str) -> None:
+    plan = _plan.make_plan({"sriov": True}, Observed("1", {}, names=names), None)
+    assert plan.blockers[0].problem.endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "current", "problem"),
+    [
+        ("dell", {}, "this machine has no setting that is known for it (none of SriovGlobalEnable)"),
+        ("hpe", {}, "this machine has no setting that is known for it (none of Sriov)"),
+        (
+            "dell",
+            {f"NicSriov{number}": "x" for number in range(7)},
+            (
+                "this machine has no setting that is known for it (none of SriovGlobalEnable); by their names these could be meant: "
+                "NicSriov0, NicSriov1, NicSriov2, NicSriov3, NicSriov4"
+            ),
+        ),
+    ],
+)
+def test_a_term_that_is_not_found_says_what_was_looked_for(vendor: str, current: Json, problem: str) -> None:
+    plan = _plan.make_plan({"sriov": True}, Observed("1", current), vendor)
+    assert [blocker.problem for blocker in plan.blockers] == [problem]
+
+
+def test_a_term_without_a_setting_for_this_vendor_looks_for_none() -> None:
+    plan = _plan.make_plan({"above_4g": True}, Observed("1", {}), "hpe")
+    assert plan.blockers[0].problem == "this machine has no setting that is known for it"
+
+
+@pytest.mark.parametrize(("on", "word"), [(True, "on"), (False, "off")])
+def test_a_value_that_cannot_be_spelled_is_a_blocker(on: bool, word: str) -> None:
+    plan = _plan.make_plan({"sriov": on}, Observed("1", {"SriovGlobalEnable": "Auto"}), "dell")
+    assert plan.blockers[0].problem == f"it is 'Auto', and nothing tells how it says {word}" and not plan.changes
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "nearest"),
+    [
+        ("abc", ["SomethingWithAbcInIt", "other"], ["SomethingWithAbcInIt"]),
+        ("ab", ["SomethingWithAbInIt", "other"], []),
+        ("abcd", [f"abcd{number}" for number in range(7)], [f"abcd{number}" for number in range(5)]),
+        ("Turbo", ["Turbp", "Tarbo", "Turba", "Torbo", "Terbo", "Tirbo", "Zzz"], None),
+    ],
+)
+def test_names_like_another_are_at_most_five(name: str, known: list[str], nearest: list[str] | None) -> None:
+    found = _plan._nearest(name, known)
+    assert len(found) == 5 and "Zzz" not in found if nearest is None else found == nearest
+
+
+def test_a_setting_that_cannot_be_written_is_a_blocker_and_no_change() -> None:
+    registry = {"A": _registry.Attribute("String", read_only=True), "B": _registry.Attribute("String")}
+    plan = _plan.make_plan({"A": "x", "B": "x"}, Observed("1", {"A": "y", "B": "y"}, registry=registry, settings="/s"), "dell")
+    assert ([blocker.target for blocker in plan.blockers], [change.target for change in plan.changes]) == (["setting A"], ["setting B"])
+
+
 class Listening:
     """Stands for the client: keeps what is sent, and shows it as pending."""
 
