@@ -12,7 +12,7 @@ IN := $(if $(PYTHON),'$(PYTHON)' "$(CURDIR)/tests/tools/env.py",tests/tools/chec
 RUN := $(IN) python tests/tools/run_parts.py
 
 .DEFAULT_GOAL := help
-.PHONY: help check-machine demo test unit unit-targets lint lint-fast lab-test test-core219 bench lab-up lab-down shell clean
+.PHONY: help check-machine demo test unit unit-targets lint lint-fast lab-test test-core219 bench soak lab-up lab-down shell clean
 .PHONY: format format-check ruff types yamllint ansible-lint docs-lint sanity pytest-lab molecule in-core219 syntax
 
 help: ## list the commands
@@ -60,6 +60,9 @@ in-core219:
 
 bench: ## what the collection costs here: seconds of modules, bytes sent, one call beside a loop of tasks
 	@$(IN) python -m tests.benchmark.bench
+
+soak: ## a shard of the long campaigns, SHARD=i/n: small faults in the files that decide, each noticed by a unit test
+	@$(IN) python -m tests.soak.mutation --shard '$(or $(SHARD),1/1)'
 
 lab-up: check-demo ## start the embedded lab
 	@$(IN) python tests/lab/lab.py up
