@@ -162,7 +162,7 @@ blockers:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel_modules, _modprobe
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel_modules, _modprobe, _modprobe_conflicts
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
@@ -206,7 +206,7 @@ class KernelModules:
         wish = self.wished(seen)
         held = _kernel_modules.in_the_way(wish, seen)
         behind = [] if self.may_build else _kernel_modules.stale(wish, seen)
-        lines = [line for line, _blocker in _modprobe.contradicting(wish, seen.others)] + _modprobe.claims(seen.others)
+        lines = [line for line, _blocker in _modprobe_conflicts.contradicting(wish, seen.others)] + _modprobe.claims(seen.others)
         return {
             "reboot_required": bool(held),
             "reboot_reasons": [f"{holder.module} holds {holder.address}" for holder in held],

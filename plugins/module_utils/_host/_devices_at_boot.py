@@ -136,4 +136,4 @@ def _lines(blockers: t.Sequence[Blocker]) -> Missing:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))

@@ -23,6 +23,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _cmdline,
     _initramfs,
     _modprobe,
+    _modprobe_conflicts,
     _pci,
     _system,
 )
@@ -139,7 +140,7 @@ def to_load(load: t.Sequence[str], if_present: t.Sequence[str], seen: Seen) -> t
 def make_plan(wish: _modprobe.Wish, seen: Seen, may_build: bool) -> Plan:
     """What to write for a wish. ``may_build``: an image that differs is built anew, and not left to somebody else."""
     plan = Plan()
-    plan.blockers += [blocker for _line, blocker in _modprobe.contradicting(wish, seen.others)]
+    plan.blockers += [blocker for _line, blocker in _modprobe_conflicts.contradicting(wish, seen.others)]
     plan.warnings += [
         f"{line.path} line {line.line} makes vfio-pci take every device of {_modprobe.parameters(line.rest)['ids']} at boot"
         for line in _modprobe.claims(seen.others)

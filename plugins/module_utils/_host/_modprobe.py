@@ -17,7 +17,6 @@ import dataclasses
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _cmdline
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
@@ -142,43 +141,17 @@ def from_arguments(tokens: t.Iterable[str]) -> t.List[Directive]:
 
 def blocked(lines: t.Iterable[Directive]) -> t.FrozenSet[str]:
     """The modules that do not load by themselves: blacklisted, or with a command that does nothing in place of loading them."""
-    return frozenset(
-        canonical(line.module) for line in lines if line.verb == "blacklist" or (line.verb == "install" and _FALSE.match(line.rest))
-    )
+    return frozenset(canonical(line.module) for line in lines if line.verb == "blacklist" or loads_nothing(line))
 
 
-def contradicting(wish: Wish, others: t.Iterable[Directive]) -> t.List[t.Tuple[Directive, Blocker]]:
-    """The lines of others that undo the wish, each with what to do about it."""
-    load = {canonical(name) for name in wish.load}
-    wanted: t.Dict[str, t.Dict[str, str]] = {}
-    for module, value in wish.options:
-        wanted.setdefault(canonical(module), {}).update(parameters(value))
-    found = []
-    for line in others:
-        module = canonical(line.module)
-        where = f"{line.path} line {line.line}"
-        remedy = f"Remove that from {line.path}, or do not ask for {line.module}"
-        if line.verb == "blacklist" and module in load:
-            found.append((line, Blocker(f"module {line.module}", f"{where} keeps it from being loaded ({_said(line)})", remedy)))
-        elif line.verb == "install" and module in load and _FALSE.match(line.rest):
-            found.append(
-                (line, Blocker(f"module {line.module}", f"{where} runs another program in place of loading it ({_said(line)})", remedy))
-            )
-        elif line.verb == "options" and module in wanted:
-            theirs = parameters(line.rest)
-            for key in sorted(key for key, value in wanted[module].items() if theirs.get(key, value) != value):
-                problem = f"{where} says {key}={theirs[key]}, and {key}={wanted[module][key]} is asked for"
-                found.append((line, Blocker(f"module {line.module}", problem, remedy)))
-    return found
+def loads_nothing(line: Directive) -> bool:
+    """Does this line have a command run that does nothing, in place of loading a module?"""
+    return line.verb == "install" and bool(_FALSE.match(line.rest))
 
 
 def claims(others: t.Iterable[Directive]) -> t.List[Directive]:
     """The lines of others that make vfio-pci take every device of an id at boot, whoever it belongs to."""
     return [line for line in others if line.verb == "options" and canonical(line.module) == "vfio_pci" and parameters(line.rest).get("ids")]
-
-
-def _said(line: Directive) -> str:
-    return f"{line.verb} {line.module} {line.rest}".strip()
 
 
 def available(host: Host, release: str) -> t.Optional[t.FrozenSet[str]]:

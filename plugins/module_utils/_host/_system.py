@@ -16,12 +16,12 @@ import os
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._readings import os_release as os_release
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._readings import processes as processes
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._readings import quiet as quiet
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _readings
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 Facts = t.Dict[str, t.Any]
+
+os_release, processes, quiet = _readings.os_release, _readings.processes, _readings.quiet
 
 #: Modules that a GPU host's set-up depends on, or that stand in its way.
 MODULES = (

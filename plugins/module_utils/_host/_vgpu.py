@@ -98,18 +98,14 @@ class Backend(t.Protocol):
 
     def types(self, parents: t.Sequence[str], used: t.Container[str]) -> t.Tuple[VgpuType, ...]:
         """The types of a GPU, as one of its parents lists them."""
-        ...
 
     def vgpus(self, parents: t.Sequence[str]) -> t.List[Vgpu]:
         """What exists on these parents, without holders."""
-        ...
 
     def create(self, wanted: t.Mapping[str, str]) -> None:
         """Make one vGPU: ``parent``, name of its ``type`` (resolved now), ``device``, and ``placement_id`` where one is given."""
-        ...
 
     def remove(self, device: str) -> None: ...
 
     def place(self, device: str) -> t.Tuple[str, t.Optional[str]]:
         """The directory of a vGPU in sysfs, and the number of its IOMMU group: through these it is held."""
-        ...

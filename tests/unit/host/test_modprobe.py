@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _initramfs, _modprobe
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _initramfs, _modprobe, _modprobe_conflicts
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._modprobe import Directive, Wish
 
 names = st.sampled_from(["vfio-pci", "vfio_pci", "nouveau", "nova_core", "kvm-intel", "mdev"])
@@ -35,7 +35,7 @@ def test_a_wish_does_not_contradict_itself_once_it_is_allowed(wish: Wish) -> Non
     lines = _modprobe.directives(_modprobe.OWN, _modprobe.own_text(wish) or "")
     blacklists = [line for line in lines if line.verb == "blacklist"]
     if not _modprobe.problems(wish):
-        assert not _modprobe.contradicting(wish, blacklists)
+        assert not _modprobe_conflicts.contradicting(wish, blacklists)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ WISH = Wish(load=("vfio-pci",), block=("nouveau",), options=(("kvm_intel", "nest
     ],
 )
 def test_lines_of_others_that_contradict(line: str, contradicts: bool) -> None:
-    found = _modprobe.contradicting(WISH, _modprobe.directives("/etc/modprobe.d/other.conf", f"\n{line}\n"))
+    found = _modprobe_conflicts.contradicting(WISH, _modprobe.directives("/etc/modprobe.d/other.conf", f"\n{line}\n"))
     assert bool(found) is contradicts
     for _line, blocker in found:
         assert "/etc/modprobe.d/other.conf line 2" in blocker.problem
