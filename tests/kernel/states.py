@@ -79,7 +79,7 @@ class Lab:
         return _awaited(Guest(Qemu(programs, machine, disk, self.image.disk, directory), self.image.identity))
 
     def _snapshot(self, state: str) -> Path:
-        inputs = [HERE / name for name in ("qemu.py", "devices.py", "states.py", "guest.py")]
+        inputs = [HERE / name for name in ("qemu.py", "devices.py", "states.py")]
         digest = key(self.image.digest, self.versions.qemu, *inputs)
 
         def make(directory: Path) -> None:

@@ -54,6 +54,9 @@ def test_an_unbind_that_blocks_comes_back_in_time_and_the_next_run_finishes_it(o
     # its driver_override. Who asks is not kept waiting.
     facts = module(on, "gpu_node_info")
     assert [gpu["driver_override"] for gpu in facts["gpus"] if gpu["address"] == SECOND_GPU] == [None]
+    assert "does not answer" in facts["unknown"][f"gpus.{SECOND_GPU}.driver_override"]
+    again = module(on, "vfio_bind", devices=one(SECOND_GPU), state="released", timeout=TIMEOUT)
+    assert again["failed"] and not again["changed"] and "the kernel does not answer" in again["msg"]
     assert on.holds(SECOND_GPU) and on.waits_for(UNREGISTERING)
 
     on.let_go(SECOND_GPU)

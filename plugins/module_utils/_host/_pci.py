@@ -107,6 +107,9 @@ def gpus(host: Host, found: t.Sequence[Function], unknown: Unknown) -> t.List[Fa
         minor = _holders.nvidia_minor(host, address)
         power = unknown.text(host, f"gpus.{address}.power_state", f"{path}/power_state")
         override = _system.quiet(host, f"{path}/driver_override")
+        if host.is_silent(path):
+            silent = "the kernel does not answer: it still does something else to this GPU, such as an unbind that waits for who holds it"
+            unknown.reasons.update({f"gpus.{address}.driver_override": silent, f"gpus.{address}.sriov.enabled": silent})
         facts.append(
             {
                 "address": address,

@@ -157,6 +157,10 @@ class Host:
             self._silent.add(directory)
             raise KernelTimeout(path, f"{error}: it still does something else to this device, such as an unbind that waits") from error
 
+    def is_silent(self, directory: str) -> bool:
+        """Has the device of this directory of sysfs not answered when it was read? The kernel is at something else with it then."""
+        return bool(self._silent) and os.path.realpath(self._real(directory)) in self._silent
+
     def read_text(self, path: str) -> str | None:
         """The content as text (bytes that are no UTF-8 are replaced), or None if there is no such file."""
         content = self.read_bytes(path)

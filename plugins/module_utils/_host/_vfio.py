@@ -82,6 +82,7 @@ class Member:
     uses: t.Tuple[str, ...] = ()
     elsewhere: t.Tuple[str, ...] = ()  #: where somebody else has it bound at boot
     displaced: t.Optional[_displaced.Displaced] = None
+    silent: bool = False  #: the kernel does not answer about it
 
     @property
     def address(self) -> str:
@@ -216,6 +217,7 @@ class _Look:
             uses=() if function.is_bridge else tuple(self._usage.of(function)),
             elsewhere=tuple(self._others.of(function, subsystem)),
             displaced=displaced if displaced is not None and displaced.fits(function) else None,
+            silent=host.is_silent(path),
         )
 
 

@@ -153,9 +153,12 @@ def _blocker(member: Member, problem: str, remedy: str) -> Blocker:
 
 
 def _unfit(wish: Wish, unit: Unit, ruled: t.Collection[str]) -> t.List[Blocker]:
-    """What is wrong with the functions that the user named."""
+    """What is wrong with the functions that the user named, or with their whole group."""
     found = []
     for member in unit.members:
+        if member.silent:
+            problem = "the kernel does not answer: it still does something else to it, such as an unbind that waits for who holds it"
+            found.append(_blocker(member, problem, "Stop the VM or process that has it, then run again"))
         if member.address not in unit.chosen:
             continue
         if member.function.is_bridge:

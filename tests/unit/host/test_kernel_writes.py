@@ -155,6 +155,7 @@ def test_a_device_whose_lock_the_kernel_keeps_does_not_keep_us(locked: Host) -> 
         locked.read_text("/sys/bus/first/driver_override")
     with pytest.raises(KernelTimeout, match="first/sriov_numvfs: no answer from the kernel"):
         locked.read_text("/sys/bus/first/sriov_numvfs")  # not even asked for: it is the same lock
+    assert locked.is_silent("/sys/bus/first") and not locked.is_silent("/sys/bus/second")
     assert locked.read_text("/sys/bus/first/vendor") == "vendor of first\n"
     assert locked.read_text("/sys/bus/second/driver_override") == "driver_override of second\n"
     assert locked.read_text("/sys/bus/second/sriov_numvfs") == "sriov_numvfs of second\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import shutil
 import time
 import typing as t
@@ -715,6 +716,17 @@ def test_a_driver_that_is_not_loaded_is_pending_in_a_tree(bench) -> None:
     result = b()
     refused(result, GPU, "driver vfio-pci is not loaded", "modprobe vfio-pci")
     assert result["pending"] == ["modprobe vfio-pci"]
+
+
+@pytest.mark.parametrize("state", ["bound", "released"])
+@pytest.mark.parametrize("locked", [GPU, AUDIO])
+def test_a_group_of_which_the_kernel_does_not_answer_is_refused(bench, state: str, locked: str) -> None:
+    """An unbind still waits for a holder: the link to the driver is gone already, and what driver_override says cannot be read."""
+    b = bench()
+    (b.root / "sys/bus/pci/devices" / locked / "driver").unlink()
+    b.host._silent.add(os.path.realpath(b.root / "sys/bus/pci/devices" / locked))
+    refused(b(state=state), locked, "the kernel does not answer", "Stop the VM or process that has it")
+    assert b.host.written == []
 
 
 def test_a_driver_that_is_not_loaded_is_loaded_by_its_name(bench) -> None:
