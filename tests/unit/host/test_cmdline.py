@@ -385,3 +385,61 @@ def test_systemd_boot_is_recognised_beside_grubs_files(root: Path) -> None:
 def test_files_of_grub_without_debians_generator_are_not_written(root: Path) -> None:
     (root / "usr/sbin/update-grub").unlink()
     assert _bootloader.provider(Host(str(root))) == "unknown"
+
+
+def test_of_a_key_that_may_repeat_every_argument_counts_and_of_another_one_the_last() -> None:
+    repeat = (
+        "blacklist console earlyprintk initcall_blacklist modprobe.blacklist module_blacklist pci rd.driver.blacklist rd.luks.uuid "
+        "vfio_pci.ids vfio-pci.ids"
+    )
+    for key in repeat.split():
+        assert _cmdline.satisfied([f"{key}=a", f"{key}=b"], f"{key}=a"), key
+    assert not _cmdline.satisfied(["intel_iommu=on", "intel_iommu=off"], "intel_iommu=on")
+
+
+def test_an_off_that_stays_spoils_what_rests_on_it() -> None:
+    spoilt = {
+        "iommu=off": ["iommu=pt", "intel_iommu=on", "amd_iommu=on"],
+        "amd_iommu=off": ["iommu=pt", "amd_iommu=on"],
+        "intel_iommu=off": [],
+    }
+    for word, wanted in spoilt.items():
+        for argument in ("iommu=pt", "intel_iommu=on", "amd_iommu=on", "quiet"):
+            assert _cmdline.undoing([word], [argument]) == ([word] if argument in wanted else []), (word, argument)
+
+
+@pytest.mark.parametrize(
+    ("token", "values"),
+    [("a=x,bx", ["x", "bx"]), ('"a=b,c"', ["b", "c"]), ('a="b,c"', ["b", "c"]), ("a=", [""]), ("a", [])],
+)
+def test_values_are_read_without_their_quotes(token: str, values: list[str]) -> None:
+    assert _cmdline.values_of(token) == values
+
+
+@pytest.mark.parametrize(("stands", "asked"), [("a=b", '"a=b"'), ('"a=b"', "a=b"), ('a="b c"', '"a=b c"'), ("a=b", "a=b")])
+def test_an_argument_is_found_however_it_is_quoted(stands: str, asked: str) -> None:
+    assert _cmdline.holds(["quiet", stands], [asked])
+    assert not _cmdline.holds(["quiet", f"{stands}c"], [asked])
+
+
+@pytest.mark.parametrize(
+    ("argument", "shown"),
+    [
+        ("quiet", "quiet"),
+        ("intel_iommu=on", "intel_iommu=on"),
+        ("vfio-pci.ids=10de:2236", "vfio-pci.ids=10de:2236"),
+        ("token=secret=x", "token=(not shown)"),
+        ("ds=nocloud;s=http://u:p@h", "ds=(not shown)"),
+    ],
+)
+def test_a_value_is_shown_only_where_the_key_is_known_to_be_harmless(argument: str, shown: str) -> None:
+    assert _cmdline.shown(argument) == shown
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [('a="b c"', None), ("a b", "not one boot argument"), ('a="b', "not one boot argument"), ("", "not one boot argument")],
+)
+def test_what_is_not_one_argument_is_refused(token: str, words: str | None) -> None:
+    found = _cmdline.problem(token)
+    assert found is None if words is None else words in str(found)

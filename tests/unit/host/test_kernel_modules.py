@@ -56,6 +56,7 @@ def test_a_tree_gets_its_files_and_says_what_is_pending(root: Path, asked, run_m
     first = run_module("kernel_modules", asked)
     assert not first["failed"], first
     assert actions(first) == actions(checked) == [("write", f"file /{LOAD}"), ("write", f"file /{OWN}")]
+    assert [change["reason"] for change in first["changes"]] == ["modules to load at boot", "modules that must not load, and options"]
     assert (root / LOAD).read_text().splitlines()[1:] == ["vfio-pci", "vfio_iommu_type1", "mdev"]
     assert (root / OWN).read_text().splitlines()[1:] == ["blacklist nouveau", "blacklist nova_core"]
     command = [f"/usr/sbin/update-initramfs -u -k {tree.KERNEL}"]
@@ -134,7 +135,7 @@ def test_a_generic_image_is_told_from_a_good_one(root: Path, asked, machine, run
     machine.generic = True
     for _ in range(2):  # and is not forgotten
         result = run_module("kernel_modules", asked)
-        assert result["failed"] and "modprobe.blacklist=nouveau,nova_core" in result["msg"] and "holds nouveau" in result["msg"]
+        assert result["failed"] and "modprobe.blacklist=nouveau,nova_core" in result["msg"] and "holds nouveau. " in result["msg"]
     (root / "etc/default/grub.d/60-x.cfg").write_text('GRUB_CMDLINE_LINUX="modprobe.blacklist=nouveau,nova_core"\n')
     assert not run_module("kernel_modules", asked)["failed"]  # the argument does it, with the next boot
 
@@ -251,19 +252,22 @@ def test_absent_removes_our_files_and_only_those(root: Path, asked, machine, run
 
 
 @pytest.mark.parametrize(
-    ("marks", "words"),
+    ("marks", "target", "words"),
     [
-        (["run/ostree-booted"], "rpm-ostree initramfs-etc"),
-        (["run/ostree-booted", "usr/bin/bootc"], "bootc upgrade"),
-        (["etc/os-release"], "MachineConfig"),
+        (["run/ostree-booted"], "initramfs", "rpm-ostree initramfs-etc"),
+        (["run/ostree-booted", "usr/bin/bootc"], "initramfs", "bootc upgrade"),
+        (["etc/os-release"], "file system", "MachineConfig"),
     ],
 )
-def test_systems_that_are_images_are_refused_with_what_to_do(root: Path, asked, run_module, marks: list[str], words: str) -> None:
+def test_systems_that_are_images_are_refused_with_what_to_do(
+    root: Path, asked, run_module, marks: list[str], target: str, words: str
+) -> None:
     for mark in marks:
         (root / mark).parent.mkdir(parents=True, exist_ok=True)
         (root / mark).write_text("ID=rhcos\n")
     result = run_module("kernel_modules", asked)
     assert result["failed"] and words in result["msg"] and not (root / OWN).exists()
+    assert [blocker["target"] for blocker in result["blockers"]] == [target]
 
 
 @pytest.mark.parametrize(
