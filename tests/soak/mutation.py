@@ -6,6 +6,7 @@
 
     python -m tests.soak.mutation --shard 3/20          a shard; ends with the first survivor that is not listed
     python -m tests.soak.mutation --all FILE...         all mutants of these files, and all survivors
+    python -m tests.soak.mutation --all --tests TEST FILE...    the same on few tests, to see which of the rest they miss
 
 A survivor is listed in ``survivors.yml``. At least 80 % of the mutants of each file must be killed, that is, not be listed. An entry that is
 no mutant any more is an error, and so is one of a mutant that is killed.
@@ -179,6 +180,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Mutation testing of the files that decide.")
     parser.add_argument("--shard", type=shard, default=(1, 1), help="which part, such as 3/20")
     parser.add_argument("--all", action="store_true", help="go on after a loss")
+    parser.add_argument("--tests", action="append", default=[], help="only these tests (several: once each); a survivor is then no result")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("files", nargs="*", help="only these files")
     asked = parser.parse_args(arguments)
@@ -202,12 +204,13 @@ def main(arguments: list[str]) -> int:
             if in_shard(mutant, asked.shard):
                 known = results.find(mutant)
                 if known is None:
-                    by_tests[tests_of(file)].append(mutant)
+                    by_tests[tuple(asked.tests) or tests_of(file)].append(mutant)
                 elif verdict.add(known):
                     return 1
 
     def report(found: trial.Trial) -> bool:
-        results.add(found)
+        if found.by or not asked.tests:
+            results.add(found)
         return verdict.add(found)
 
     code = 0
@@ -215,7 +218,7 @@ def main(arguments: list[str]) -> int:
         if verdict.losses and not asked.all:
             break
         env.say(f"Trying {len(chosen)} mutants on {' '.join(tests)}")
-        group = [file for file in made if tests_of(file) == tests]
+        group = sorted({mutant.file for mutant in chosen}) if asked.tests else [file for file in made if tests_of(file) == tests]
         name = hashlib.sha256(json.dumps([around(tests), tests, group]).encode()).hexdigest()[:16]
         code = code or trial.run(chosen, group, tests, asked.jobs, report, directory / f"baseline-{name}")
     print(f"{verdict.table()}\n{time.monotonic() - started:.0f} s", flush=True)
