@@ -1,0 +1,105 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is persisted is there again after a reboot, before a kubelet may start."""
+
+from __future__ import annotations
+
+import json
+
+from tests.kernel.devices import SECOND_GPU, SRIOV_GPU
+from tests.kernel.guest import Guest
+from tests.kernel.playbooks import Result, task, tasks, three_runs
+
+#: Stands where a kubelet would: notes what it finds when it is started.
+KUBELET = """\
+[Unit]
+Description=Stand-in for the kubelet
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/python3 /usr/local/bin/kubelet
+[Install]
+WantedBy=multi-user.target
+"""
+#: What it runs only looks. A unit whose program names a GPU and one of these attributes is taken for somebody else's way to make devices at boot.
+LOOK = f"""\
+import glob, json, os
+
+divided, bound = "{SRIOV_GPU}", "{SECOND_GPU}"
+
+def text(path):
+    try:
+        return open(path).read().strip()
+    except OSError:
+        return None
+
+devices = "/sys/bus/pci/devices/"
+found = dict(
+    virtual_functions=text(devices + divided + "/sriov" + "_numvfs"),
+    mdevs=sorted(text(path + "/mdev_type/name") for path in glob.glob("/sys/bus/mdev/devices/*")),
+    identities=sorted(os.path.basename(path) for path in glob.glob("/sys/bus/mdev/devices/*")),
+    vendor=sorted(filter(None, (text(path) for path in glob.glob(devices + divided + "/virtfn*/nvidia/current" + "_vgpu_type")))),
+    driver=os.path.basename(os.readlink(devices + bound + "/driver")) if os.path.exists(devices + bound + "/driver") else None,
+)
+json.dump(found, open("/run/kubelet-found", "w"))
+"""
+TYPES = [{"type": "A10-4Q", "count": 3}]
+WISHES = [
+    task("sriov_vfs", devices=[{"address": SRIOV_GPU, "count": "4"}], method="sysfs", persist="boot"),
+    task("mdev_create", gpus=[{"address": SRIOV_GPU, "types": TYPES}], persist="boot"),
+    task("vfio_bind", devices=[{"address": SECOND_GPU}], persist="boot"),
+]
+
+
+def rebooted(guest: Guest) -> Result:
+    """What the stand-in for the kubelet found when it was started after a reboot."""
+    guest.write("/usr/local/bin/kubelet", LOOK)
+    guest.write("/etc/systemd/system/kubelet.service", KUBELET)
+    guest.run("systemctl daemon-reload; systemctl enable -q kubelet.service")
+    guest.reboot()
+    assert guest.run("systemctl is-active kubelet.service").strip() == "active"
+    assert guest.run("systemctl show -p Result --value gpufleet-devices.service").strip() == "success", guest.run(
+        "journalctl -b -u gpufleet-devices"
+    )
+    found: Result = json.loads(guest.read("/run/kubelet-found") or "null")
+    return found
+
+
+def persisted(guest: Guest) -> None:
+    for wish in WISHES:
+        ((name, parameters),) = wish.items()
+        three_runs(guest, name.rpartition(".")[2], **parameters)
+
+
+def nothing_is_left_to_do(guest: Guest) -> None:
+    run = tasks(guest, *WISHES)
+    assert run.outcomes == ["ok"] * 3 and not any(result["changed"] for result in run.results), run.output
+
+
+def test_binding_virtual_functions_and_mediated_devices_are_back_before_a_kubelet_starts(on: Guest) -> None:
+    persisted(on)
+    before = on.vgpus()
+    assert rebooted(on) == {
+        "virtual_functions": "4",
+        "mdevs": ["NVIDIA A10-4Q"] * 3,
+        "identities": sorted(before),  # the same machine gives the same identities
+        "vendor": [],
+        "driver": "vfio-pci",
+    }
+    nothing_is_left_to_do(on)
+
+
+def test_binding_virtual_functions_and_vgpus_of_the_vendor_framework_are_back_before_a_kubelet_starts(on: Guest) -> None:
+    on.write("/etc/modprobe.d/nvidia.conf", "options nvidia framework=vendor\n")
+    on.run("modprobe -r nvidia; modprobe nvidia")
+    persisted(on)
+    assert rebooted(on) == {
+        "virtual_functions": "4",
+        "mdevs": [],
+        "identities": [],
+        "vendor": ["0", "593", "593", "593"],
+        "driver": "vfio-pci",
+    }
+    nothing_is_left_to_do(on)
