@@ -131,6 +131,18 @@ def test_a_foreign_function_is_released_if_we_have_bound_it(displaced: t.Optiona
     assert bool(named.blockers) is not ours
 
 
+def test_a_rule_goes_when_its_function_is_bound_for_this_boot_only() -> None:
+    rules = _boot_binding.text_of([Rule(GPU, "10de", "2236", "vfio-pci")])
+    found = plan(member(driver="vfio-pci"), persist="none", seen={"rules": rules})
+    assert [(change.action, change.before, change.after) for change in found.changes] == [("remove", rules, None)]
+
+
+def test_a_function_for_which_the_kernel_does_not_answer_stops_its_whole_group() -> None:
+    found = plan(member(), member(AUDIO, "snd_hda_intel", kind="0403", silent=True))
+    assert [(blocker.target, blocker.stops) for blocker in found.blockers] == [(AUDIO, "target")] and not found.changes
+    assert "the kernel does not answer" in found.blockers[0].problem
+
+
 # What is refused
 
 
@@ -193,7 +205,7 @@ def test_a_function_without_a_group_is_not_bound() -> None:
 
 
 def test_the_operators_devices_are_its_own_but_for_what_it_leaves() -> None:
-    assert [blocker.stops for blocker in plan(member(), owner="operator").blockers] == ["all"]
+    assert [(blocker.target, blocker.stops) for blocker in plan(member(), owner="operator").blockers] == [("host", "all")]
     found = plan(member(), member(AUDIO, "snd_hda_intel", kind="0403"), owner="operator", scope="companions")
     assert [change.target for change in found.changes] == [AUDIO] and not found.blockers
 
