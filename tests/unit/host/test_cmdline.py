@@ -443,3 +443,19 @@ def test_a_value_is_shown_only_where_the_key_is_known_to_be_harmless(argument: s
 def test_what_is_not_one_argument_is_refused(token: str, words: str | None) -> None:
     found = _cmdline.problem(token)
     assert found is None if words is None else words in str(found)
+
+
+@pytest.mark.parametrize(
+    ("token", "wanted", "expected"),
+    [
+        ("a=x", "b=x", False),
+        ("a", "a", True),
+        ("a=x", "a", False),
+        ("a=x,y", "a=y", True),
+        ("a=off", "a=on", False),
+        ("a=on,off", "a=on", False),
+        ("a=off", "a=off", True),
+    ],
+)
+def test_an_argument_covers_what_it_says_at_least(token: str, wanted: str, expected: bool) -> None:
+    assert _cmdline.covers(token, wanted) is expected
