@@ -76,7 +76,7 @@ class Guest:
                     return boot
             except subprocess.TimeoutExpired:
                 self.hang_up()
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or "Kernel panic" in self.qemu.console():
                 raise KernelLabError(
                     f"Waiting for the guest in {self.directory}: no answer after {seconds:.0f} s. Its console ends with:\n{self.qemu.console()}"
                 )

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 from tests.kernel.devices import SECOND_GPU, SRIOV_GPU
 from tests.kernel.guest import Guest
@@ -103,3 +105,19 @@ def test_binding_virtual_functions_and_vgpus_of_the_vendor_framework_are_back_be
         "driver": "vfio-pci",
     }
     nothing_is_left_to_do(on)
+
+
+def test_a_kubelet_starts_late_but_starts_if_devices_do_not_come_and_the_unit_says_why(on: Guest) -> None:
+    persisted(on)
+    # At the next boot the driver makes no vGPU, and the unit does not wait five minutes for it.
+    on.write("/etc/modprobe.d/nvidia.conf", "options nvidia create_error=5\n")
+    on.run("sed -i 's/boot.py$/boot.py --wait 10/' /etc/systemd/system/gpufleet-devices.service; systemctl daemon-reload")
+    on.write("/usr/local/bin/kubelet", LOOK)
+    on.write("/etc/systemd/system/kubelet.service", KUBELET)
+    on.run("systemctl daemon-reload; systemctl enable -q kubelet.service")
+    on.reboot()
+    assert on.run("systemctl is-active kubelet.service").strip() == "active"
+    assert on.run("systemctl show -p Result --value gpufleet-devices.service").strip() == "exit-code"
+    journal = on.run("journalctl -b -u gpufleet-devices.service")
+    assert "missing: vGPU" in journal and os.strerror(errno.EIO) in journal, journal
+    assert json.loads(on.read("/run/kubelet-found") or "null")["virtual_functions"] == "4"
