@@ -356,7 +356,20 @@ def test_sent_to_a_target_the_module_has_all_of_its_code_with_it(tmp_path: Path)
     build(tmp_path / "host", active={0: 593})
     arguments = {"host_root": str(tmp_path / "host"), "gpus": [gpu(("A10-4Q", 1))], "persist": "boot"}
     done = subprocess.run(
-        [sys.executable, "-m", "ansible", "adhoc", "localhost", "-i", "localhost,", "-c", "local", "-m", "gpufleet.kubevirt.mdev_create"]
+        # The controller is always the development environment's Python; the target is the one that runs this test.
+        [
+            os.environ.get("GPUFLEET_PYTHON", sys.executable),
+            "-m",
+            "ansible",
+            "adhoc",
+            "localhost",
+            "-i",
+            "localhost,",
+            "-c",
+            "local",
+            "-m",
+            "gpufleet.kubevirt.mdev_create",
+        ]
         + ["-e", f"ansible_python_interpreter={sys.executable}", "-a", json.dumps(arguments)],
         capture_output=True,
         text=True,
