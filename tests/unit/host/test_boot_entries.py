@@ -18,6 +18,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _bls,
     _bootloader,
     _cmdline,
+    _grub,
     _grub_files,
     _grubby,
     _systemd_boot,
@@ -351,3 +352,11 @@ def test_an_argument_is_appended_to_the_last_assignment_however_it_is_quoted(tex
     made = _grub_files.appended(text, "GRUB_CMDLINE_LINUX", ['a="b c"'])
     assert made == expected
     assert _grub_files.line_of({_grub_files.MAIN: made})[-1] == 'a="b c"'
+
+
+@pytest.mark.parametrize("word", ["single", "recovery"])
+def test_a_recovery_entry_of_grub_is_not_asked_for_arguments(word: str) -> None:
+    text = (
+        f"\tlinux /vmlinuz-6.1 root=/dev/vda1 ro quiet\n\tinitrd /initrd.img-6.1\n}}\n\tlinux /vmlinuz-6.1 root=/dev/vda1 ro {word}\n}}\n"
+    )
+    assert [entry.arguments for entry in _grub.entries(text)] == [("root=/dev/vda1", "ro", "quiet")]

@@ -384,3 +384,19 @@ def test_sent_to_a_target_the_module_has_all_of_its_code_with_it(tmp_path: Path)
     assert done.returncode == 0, done.stdout + done.stderr
     for path, text in _persist.code_files(_devices_at_boot.__name__).items():
         assert (tmp_path / "host" / path[1:]).read_text() == text, path
+
+
+@pytest.mark.parametrize(
+    ("real", "ours", "unit"),
+    [
+        (True, "/usr/bin/python3.11", "/usr/bin/python3.11"),
+        (True, "/home/ansible/venv/bin/python", "/usr/bin/python3"),  # a user's own may be gone at the next boot
+        (False, "/usr/bin/python3.11", "/usr/bin/python3"),  # it is the controller's, not the tree's
+    ],
+)
+def test_the_unit_starts_a_python_that_is_there_at_boot(monkeypatch: pytest.MonkeyPatch, real: bool, ours: str, unit: str) -> None:
+    class Some:
+        is_real = real
+
+    monkeypatch.setattr(sys, "executable", ours)
+    assert _persist.python_for(Some()) == unit  # type: ignore[arg-type]

@@ -334,3 +334,18 @@ def test_vgpus_on_virtual_functions_that_are_only_planned(node: Make) -> None:
     host.vfs({"address": A}, method="sysfs")
     made = host.run(gpu(("A10-4Q", 6)), planned_vfs=checked["planned_vfs"])
     assert not made["failed"] and len(made["changes"]) == 6
+
+
+def test_a_function_that_is_refused_does_not_stop_the_others(node: Make) -> None:
+    host = node()
+    made = host.vfs({"address": A, "count": "99"}, {"address": B}, method="sysfs")
+    assert made["failed"] and "99 virtual functions are wanted" in said(made)
+    assert (enabled(host, A), enabled(host, B)) == (0, 6)
+
+
+@pytest.mark.parametrize("count", ["0", "max"])
+def test_a_virtual_function_has_none_of_its_own(node: Make, count: str) -> None:
+    host = node(vfs=4)
+    made = host.vfs({"address": VF0, "count": count}, method="sysfs")
+    assert made["failed"] and f"Name {A}" in said(made)
+    assert enabled(host, A) == 4
