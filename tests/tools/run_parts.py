@@ -26,7 +26,8 @@ def lane(core: str) -> str:
         other = "the newest ansible-core, which needs Python 3.12 or newer"
     else:
         other = "ansible-core 2.19 (make test-core219, needs Python 3.11)"
-    return f"lane: ansible-core {core}, Python {platform.python_version()}, Linux {platform.release()}; not run: {other}"
+    left = f"{other}, the further scenarios of make kernel-test, the campaigns of make soak"
+    return f"lane: ansible-core {core}, Python {platform.python_version()}, Linux {platform.release()}; not run: {left}"
 
 
 def run(part: str) -> int:
