@@ -31,7 +31,7 @@ test: check-machine ## everything: unit, lint, the playbooks on the lab, the fir
 	@$(RUN) --lane unit unit-targets lint lab-test kernel-smoke
 
 unit: ## unit tests
-	@$(IN) python -m pytest -q tests/unit tests/tools
+	@$(IN) python -m pytest -q -n 2 tests/unit tests/tools
 
 unit-targets: ## unit tests of what runs on nodes, under every other Python from 3.9 on that is found
 	@$(IN) python tests/tools/targets.py

@@ -85,7 +85,7 @@ def main() -> int:
         print(f"--- {name}", flush=True)
         paths = [env.tree(), core(), env.CHECKOUT]
         variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "GPUFLEET_HYPOTHESIS": "few"}
-        command = [environment(python), "-m", "pytest", "-q", *TESTS]
+        command = [environment(python), "-m", "pytest", "-q", "-n", "2", *TESTS]
         ends[name] = subprocess.run(command, cwd=env.CHECKOUT, env=variables, stdin=subprocess.DEVNULL, check=False).returncode
     for name, code in ends.items():
         print(f"{'FAILED' if code else 'passed'}  {name}")
