@@ -107,14 +107,18 @@ def diff(changes: t.Iterable[Change]) -> dict[str, str]:
     return {side: "".join(blocks) for side, blocks in sides.items()}
 
 
-def message(doing: str, blockers: t.Sequence[Blocker], done: t.Sequence[Change] = ()) -> str:
-    """The text of a failure, complete by itself: what was being done, where it stopped and why, what was done."""
+def message(doing: str, blockers: t.Sequence[Blocker], done: t.Sequence[Change] = (), check_mode: bool = False) -> str:
+    """The text of a failure, complete by itself: what was being done, where it stopped and why, what was done.
+
+    In check mode ``done`` is what a run would do.
+    """
     lines = [f"{doing}: stopped by {len(blockers)} problem{'s' if len(blockers) != 1 else ''}."]
     lines += [f"- {blocker}" for blocker in blockers]
-    if done:
-        lines.append("Done before that: " + ", ".join(f"{change.action} {change.target}" for change in done) + ".")
+    acts = ", ".join(f"{change.action} {change.target}" for change in done)
+    if acts and not check_mode:
+        lines.append(f"What was done: {acts}.")
     else:
-        lines.append("Nothing was changed.")
+        lines.append(f"Nothing was changed; a run would do this: {acts}." if acts else "Nothing was changed.")
     return "\n".join(lines)
 
 
@@ -170,7 +174,8 @@ def run(
         blockers += [blocker for blocker in left if blocker.target not in tried]
     if blockers:
         stopped = {blocker.target for blocker in blockers}
-        done = [] if module.check_mode else [change for change in plan.changes if change.target not in stopped]
+        done = [change for change in plan.changes if change.target not in stopped]
         out.update(changed=bool(done), changes=[change.as_dict() for change in done], diff=diff(done))
-        module.fail_json(msg=message(doing, blockers, done), blockers=[b.as_dict() for b in blockers], **out, **result(observed, plan))
+        msg = message(doing, blockers, done, module.check_mode)
+        module.fail_json(msg=msg, blockers=[b.as_dict() for b in blockers], **out, **result(observed, plan))
     module.exit_json(**out, **result(observed, plan))

@@ -112,7 +112,18 @@ def test_a_blocker_of_one_target_lets_the_others_go_on_and_fails_at_the_end() ->
     assert store.values == {"a": 2}
     assert (result["failed"], result["changed"]) == (True, True)
     assert [change["target"] for change in result["changes"]] == ["a"]
-    assert "Done before that: set a." in result["msg"]
+    assert "\nWhat was done: set a." in result["msg"]
+
+
+def test_check_mode_says_what_a_run_does_to_the_targets_that_nothing_blocks() -> None:
+    store = Store({})
+    blockers = [Blocker("b", "is held", "Stop it", stops="target")]
+    checked = go(store, {"a": 2, "b": 3}, check=True, blockers=blockers)
+    assert store.written == []
+    assert "\nNothing was changed; a run would do this: set a." in checked["msg"]
+    done = go(store, {"a": 2, "b": 3}, blockers=blockers)
+    same = ("failed", "changed", "changes", "diff", "blockers")
+    assert {key: checked[key] for key in same} == {key: done[key] for key in same}
 
 
 def test_a_write_that_fails_is_reported_with_what_was_done() -> None:

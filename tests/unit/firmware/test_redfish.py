@@ -214,7 +214,7 @@ def test_a_connection_that_breaks_after_writing_does_not_hide_what_was_done(
     bmc.before_patch = lambda: bmc.faults.append(Fault(0, lambda request: request.path.endswith("/Settings") and request.method == "GET"))
     result = run_module(NAME, params(bmc, attributes=SRIOV))
     assert result["failed"] and result["changed"] and [change["target"] for change in result["changes"]] == ["setting SriovGlobalEnable"]
-    assert "Done before that: set setting SriovGlobalEnable." in result["msg"]
+    assert "What was done: set setting SriovGlobalEnable." in result["msg"]
 
 
 def test_credentials_go_to_no_other_server(run_module: RunModule, make_bmc: MakeBmc, params: Params) -> None:
