@@ -25,6 +25,8 @@ import time
 import typing as t
 from pathlib import Path
 
+from tests.tools.children import die_with_parent
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 KINDS = ("emulator", "dell")
 SYSTEM = "b1b1b1b1-0000-4000-8000-000000000001"
@@ -94,11 +96,19 @@ def announce(directory: Path, kind: str, address: str) -> None:
     new.rename(directory / f"{kind}.address")
 
 
-def start(kind: str, directory: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A running BMC of this kind, and its address. ``directory`` holds the certificates."""
+def start(kind: str, directory: Path, outlives: bool = False) -> tuple[subprocess.Popen[bytes], str]:
+    """A running BMC of this kind, and its address. ``directory`` holds the certificates; unless it ``outlives`` who starts it, it ends with it."""
     with (directory / f"{kind}.log").open("wb") as log:
         command = [sys.executable, "-m", "tests.bmc.serve", kind, str(directory)]
-        process = subprocess.Popen(command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=None if outlives else die_with_parent,  # noqa: PLW1509  # no thread of ours holds a lock at this time
+        )
     address = directory / f"{kind}.address"
     until = time.monotonic() + _START_SECONDS
     while not address.exists():
@@ -118,7 +128,7 @@ def up(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True)
     certificates.make(directory)
     for kind in KINDS:
-        process, address = start(kind, directory)
+        process, address = start(kind, directory, outlives=True)
         (directory / f"{kind}.pid").write_text(str(process.pid), encoding="utf-8")
         print(f"{kind} {address}")
 

@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import signal
 import socket
 import subprocess
 import time
@@ -17,18 +15,12 @@ from pathlib import Path
 from tests.kernel.cached import KernelLabError
 from tests.kernel.monitor import Monitor
 from tests.kernel.programs import Programs
+from tests.tools.children import die_with_parent
 
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG = 1
 #: Two processors make a boot a third faster than one. A snapshot loads only into the same machine.
 PROCESSORS, MEMORY = 2, 1024
 #: Without AVX, which emulation is slow at.
 CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand"
-
-
-def _die_with_parent() -> None:
-    """In the child: the kernel ends QEMU when the process that started it ends, however that happens."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def free_port() -> int:
@@ -77,7 +69,7 @@ class Qemu:
                 stderr=log,
                 env=programs.environment,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  # no thread of ours holds a lock at this time
+                preexec_fn=die_with_parent,  # noqa: PLW1509  # no thread of ours holds a lock at this time
             )
         try:
             self.monitor = self._connect()

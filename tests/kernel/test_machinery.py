@@ -19,23 +19,16 @@ import pytest
 
 from tests.kernel import archive, cached, conftest, disk
 from tests.tools import env
+from tests.tools.children import alive
 
 pytestmark = pytest.mark.smoke
 
 STARTS_ONE = """
 import subprocess, time
-from tests.kernel.qemu import _die_with_parent
-print(subprocess.Popen(["sleep", "600"], preexec_fn=_die_with_parent).pid, flush=True)
+from tests.tools.children import die_with_parent
+print(subprocess.Popen(["sleep", "600"], preexec_fn=die_with_parent).pid, flush=True)
 time.sleep(600)
 """
-
-
-def alive(pid: int) -> bool:
-    """Does it run? One that only waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_a_machine_ends_with_who_started_it_even_if_that_is_killed() -> None:

@@ -35,6 +35,7 @@ import pytest
 from tests.soak.graft import graft
 from tests.soak.mutants import Mutant
 from tests.tools import env
+from tests.tools.children import wait_for_a_group
 
 PACKAGE = "ansible_collections.gpufleet.kubevirt"
 #: Exit codes of a child.
@@ -148,10 +149,10 @@ class Session:
             kept = pickle.loads(self.remembered.read_bytes())  # noqa: S301 - written below, in our own cache
             return t.cast(Baseline, kept)
         answer = self.scratch / "baseline"
-        child = self._fork(lambda: self._measure(answer))
-        _pid, status = os.waitpid(child, 0)
-        if status:
-            raise SystemExit(f"Without any mutant the tests ended with {os.waitstatus_to_exitcode(status)}: mend them first.")
+        self._fork(lambda: self._measure(answer))
+        _child, code = wait_for_a_group()
+        if code:
+            raise SystemExit(f"Without any mutant the tests ended with {code}: mend them first.")
         self.remembered.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(answer, f"{self.remembered}.new")
         os.replace(f"{self.remembered}.new", self.remembered)
@@ -213,9 +214,9 @@ class Session:
                     running[self._fork(self._trial(mutant, trees[mutant.file], names, budget))] = mutant
                 if not running:
                     break
-                child, status = os.wait()
+                child, code = wait_for_a_group()
                 mutant = running.pop(child)
-                if self.report(self._ended(child, mutant, os.waitstatus_to_exitcode(status))):
+                if self.report(self._ended(child, mutant, code)):
                     return
         finally:
             for child in running:
