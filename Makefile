@@ -61,7 +61,8 @@ in-core219:
 bench: ## what the collection costs here: seconds of modules, bytes sent, one call beside a loop of tasks
 	@$(IN) python -m tests.benchmark.bench
 
-soak: ## a shard of the long campaigns, SHARD=i/n: small faults in the files that decide, each noticed by a unit test
+soak: ## a shard of the long campaigns, SHARD=i/n: small faults in the files that decide, each noticed by a unit test; all mixes of all GPUs
+	@$(IN) python -m tests.soak.placement --shard '$(or $(SHARD),1/1)'
 	@$(IN) python -m tests.soak.mutation --shard '$(or $(SHARD),1/1)'
 
 lab-up: check-demo ## start the embedded lab
