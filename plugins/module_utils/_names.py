@@ -5,7 +5,7 @@
 # Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
 # Do not use this from other collections or standalone plugins/modules!
 
-"""Names of the field: how they are spelled, which spellings mean the same, and what is wrong with one that is not valid.
+"""Names in a cluster, of workloads, nodes, labels and resources: how they are spelled, and what is wrong with one that is not valid.
 
 The ``check_*`` functions return the name, or raise :class:`ValueError` with a reason that can be shown as it is.
 """
@@ -22,54 +22,14 @@ VGPU_CONFIG_LABEL = "nvidia.com/vgpu.config"
 VGPU_STATE_LABEL = "nvidia.com/vgpu.config.state"
 OPERANDS_LABEL = "nvidia.com/gpu.deploy.operands"
 
-#: PCI vendor of NVIDIA, and the device classes that are a GPU (VGA controller, 3D controller).
-NVIDIA = "10de"
-GPU_CLASSES = ("0300", "0302")
-
-_PCI_ID = re.compile(r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}")
-_PCI_ADDRESS = re.compile(r"[0-9a-fA-F]{4}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
 _LABEL_PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
-# Product, then MIG slices, framebuffer in GB, series, and a variant: A10-4Q, RTX6000-Ada-2Q, A100-1-5CME, DC-1-2QGFX.
-_PLAIN_TYPE = re.compile(r"[A-Za-z0-9]+(-Ada)?(-\d+)?-\d+[ABCQ](ME|GFX|4)?")
 
 
 def check_workload(name: str) -> str:
     if name not in WORKLOADS:
         raise ValueError(f"{name!r} is no workload: use one of {', '.join(WORKLOADS)}")
     return name
-
-
-def check_pci_id(selector: str) -> str:
-    """A PCI vendor and device as KubeVirt compares it: ``10DE:2236``, without ``0x``, blanks or wildcards."""
-    if not _PCI_ID.fullmatch(selector):
-        raise ValueError(f"{selector!r} is no PCI vendor:device: write four hexadecimal digits, a colon and four more, such as 10DE:2236")
-    return selector
-
-
-def pci_id_key(selector: str) -> str:
-    """What makes two PCI selectors the same one (KubeVirt compares them in lower case); upper case, as its documentation writes them."""
-    return selector.upper()
-
-
-def check_pci_address(address: str) -> str:
-    if not _PCI_ADDRESS.fullmatch(address):
-        raise ValueError(f"{address!r} is no PCI address: write domain:bus:device.function, such as 0000:41:00.0")
-    return address
-
-
-def check_mdev_name(selector: str) -> str:
-    """The name of a mediated-device type, as in ``mdev_supported_types/*/name``."""
-    if not selector or selector != selector.strip():
-        raise ValueError(f"{selector!r} is no type name: it must not be empty, begin or end with a blank")
-    if not selector.isprintable():
-        raise ValueError(f"{selector!r} is no type name: it has characters that cannot be printed")
-    return selector
-
-
-def mdev_name_key(selector: str) -> str:
-    """What makes two selectors of mediated devices the same one: a blank counts as ``_``, case matters."""
-    return selector.replace(" ", "_")
 
 
 def check_resource_name(name: str) -> str:
@@ -109,13 +69,3 @@ def check_label_value(value: str) -> str:
             f"{value!r} is no label value: at most 63 letters, digits, '-', '_', '.', with a letter or digit at both ends, or empty"
         )
     return value
-
-
-def plain_type(name: str) -> str | None:
-    """The vGPU type without its brand: ``A10-4Q`` of ``NVIDIA A10-4Q``, ``nvidia.com/NVIDIA_A10-4Q`` or ``A10-4Q``; None if it is none.
-
-    The brand differs per GPU family (``GRID``, ``NVIDIA``, ``NVIDIA RTX Pro 6000 Blackwell``); the type is always the last word.
-    Source: NVIDIA/open-gpu-kernel-modules, src/nvidia/generated/g_nv_name_released.h.
-    """
-    last = re.split(r"[ _/]", name.strip())[-1]
-    return last if _PLAIN_TYPE.fullmatch(last) else None

@@ -9,7 +9,7 @@ import re
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change, _names
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change, _device_names
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _groups, _load, _rebind, _vfio, _vfio_plan
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
@@ -19,7 +19,11 @@ DOING = {"bound": "Binding to VFIO", "released": "Releasing from VFIO"}
 def problems(params):
     """What is wrong with the options themselves."""
     found = []
-    checks = {"address": _names.check_pci_address, "vendor_device": _names.check_pci_id, "subsystem": _names.check_pci_id}
+    checks = {
+        "address": _device_names.check_pci_address,
+        "vendor_device": _device_names.check_pci_id,
+        "subsystem": _device_names.check_pci_id,
+    }
     for device in params["devices"]:
         for name, value in device.items():
             try:
@@ -31,7 +35,7 @@ def problems(params):
             found.append(f"class: {device['class']!r} is no PCI class: write four hexadecimal digits, such as 0302")
     for address in params["allow"]["foreign"]:
         try:
-            _names.check_pci_address(address)
+            _device_names.check_pci_address(address)
         except ValueError as error:
             found.append(f"allow.foreign: {error}")
     if params["driver"] != "auto" and not re.fullmatch(r"\w[\w-]*", params["driver"], re.ASCII):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names, _names
 
 TYPES = Path(__file__).parents[2] / "plugins" / "plugin_utils" / "_vgpu" / "vgpu_types.json"
 
@@ -18,9 +18,9 @@ TYPES = Path(__file__).parents[2] / "plugins" / "plugin_utils" / "_vgpu" / "vgpu
     ("check", "good", "bad"),
     [
         (_names.check_workload, ["container", "vm-vgpu"], ["vm", "", "Container"]),
-        (_names.check_pci_id, ["10DE:2236", "10de:25b6"], ["10de", "0x10de:2236", "10de:*", " 10de:2236", "10de:2236\n", ""]),
-        (_names.check_pci_address, ["0000:41:00.0"], ["41:00.0", "0000:41:00.8", "0000:41:00.0\n"]),
-        (_names.check_mdev_name, ["NVIDIA A10-4Q", "nvidia-592"], ["", " NVIDIA A10-4Q", "NVIDIA A10-4Q ", "a\nb"]),
+        (_device_names.check_pci_id, ["10DE:2236", "10de:25b6"], ["10de", "0x10de:2236", "10de:*", " 10de:2236", "10de:2236\n", ""]),
+        (_device_names.check_pci_address, ["0000:41:00.0"], ["41:00.0", "0000:41:00.8", "0000:41:00.0\n"]),
+        (_device_names.check_mdev_name, ["NVIDIA A10-4Q", "nvidia-592"], ["", " NVIDIA A10-4Q", "NVIDIA A10-4Q ", "a\nb"]),
         (
             _names.check_resource_name,
             ["nvidia.com/GA102GL_A10", "nvidia.com/NVIDIA_A10-4Q", "devices.example.org/x"],
@@ -59,17 +59,17 @@ def test_names_are_valid_or_say_why(check, good: list[str], bad: list[str]) -> N
     ],
 )
 def test_the_plain_type_is_the_last_word(name: str, plain: str | None) -> None:
-    assert _names.plain_type(name) == plain
+    assert _device_names.plain_type(name) == plain
 
 
 def test_every_type_of_the_data_is_its_own_plain_type() -> None:
     data = json.loads(TYPES.read_text())
     names = [row["name"] for gpu in data["gpus"] for row in gpu["types"]]
     assert len(names) > 800
-    assert [name for name in names if _names.plain_type(f"NVIDIA {name}") != name] == []
+    assert [name for name in names if _device_names.plain_type(f"NVIDIA {name}") != name] == []
 
 
 def test_keys_follow_kubevirts_comparison() -> None:
-    assert _names.pci_id_key("10de:25b6") == _names.pci_id_key("10DE:25B6")
-    assert _names.mdev_name_key("NVIDIA A10-4Q") == _names.mdev_name_key("NVIDIA_A10-4Q")
-    assert _names.mdev_name_key("NVIDIA a10-4q") != _names.mdev_name_key("NVIDIA A10-4Q")
+    assert _device_names.pci_id_key("10de:25b6") == _device_names.pci_id_key("10DE:25B6")
+    assert _device_names.mdev_name_key("NVIDIA A10-4Q") == _device_names.mdev_name_key("NVIDIA_A10-4Q")
+    assert _device_names.mdev_name_key("NVIDIA a10-4q") != _device_names.mdev_name_key("NVIDIA A10-4Q")

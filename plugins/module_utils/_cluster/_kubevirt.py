@@ -21,7 +21,7 @@ import dataclasses
 import json
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names, _names
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _fleet
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._kubevirt_seen import (
@@ -57,7 +57,7 @@ def request_problems(request: Request, check_mode: bool) -> t.List[Blocker]:
     found = []
     for entry in request.entries:
         try:
-            (_names.check_pci_id if entry.kind == "pci" else _names.check_mdev_name)(entry.selector)
+            (_device_names.check_pci_id if entry.kind == "pci" else _device_names.check_mdev_name)(entry.selector)
             if not (check_mode and entry.planned):
                 _names.check_resource_name(entry.resource_name)
         except ValueError as error:
@@ -199,7 +199,7 @@ def adopted(cut_off: t.Iterable[str]) -> t.List[Entry]:
 
     A name that is no resource name is not adopted: virt-handler panics on one without a slash.
     """
-    return [Entry("mdev", name.partition("/")[2], name) for name in cut_off if _names.plain_type(name) and not _name_problem(name)]
+    return [Entry("mdev", name.partition("/")[2], name) for name in cut_off if _device_names.plain_type(name) and not _name_problem(name)]
 
 
 def _name_problem(name: str) -> str:
@@ -213,10 +213,10 @@ def _name_problem(name: str) -> str:
 def _may_be_meant(name: str, request: Request) -> bool:
     """May a planned entry, whose resource name nobody knows yet, turn out to be this one?"""
     planned = [entry for entry in request.entries if entry.planned]
-    plain = _names.plain_type(name)
+    plain = _device_names.plain_type(name)
     if plain is None:
         return any(entry.kind == "pci" for entry in planned)
-    return any(entry.kind == "mdev" and _names.plain_type(entry.selector) == plain for entry in planned)
+    return any(entry.kind == "mdev" and _device_names.plain_type(entry.selector) == plain for entry in planned)
 
 
 def _permits(seen: Seen, request: Request, plan: Plan) -> t.Optional[Object]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY
 
 Object = t.Dict[str, t.Any]
@@ -41,11 +41,11 @@ class Entry:
 
     @property
     def shown_selector(self) -> str:
-        return _names.pci_id_key(self.selector) if self.kind == "pci" else self.selector
+        return _device_names.pci_id_key(self.selector) if self.kind == "pci" else self.selector
 
     @property
     def same_device(self) -> t.Tuple[str, str]:
-        key = _names.pci_id_key(self.selector) if self.kind == "pci" else _names.mdev_name_key(self.selector)
+        key = _device_names.pci_id_key(self.selector) if self.kind == "pci" else _device_names.mdev_name_key(self.selector)
         return self.kind, key
 
     @property
@@ -143,7 +143,9 @@ def vgpus(nodes: t.Iterable[Object]) -> t.Dict[str, t.Tuple[str, ...]]:
     found = {}
     for node in nodes:
         allocatable = (node.get("status") or {}).get("allocatable") or {}
-        names = tuple(sorted(name for name, count in allocatable.items() if str(count) != "0" and "/" in name and _names.plain_type(name)))
+        names = tuple(
+            sorted(name for name, count in allocatable.items() if str(count) != "0" and "/" in name and _device_names.plain_type(name))
+        )
         if names:
             found[node["metadata"]["name"]] = names
     return found

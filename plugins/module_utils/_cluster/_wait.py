@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _operands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._operands import Object, labels
 
@@ -244,8 +244,8 @@ def _fits(expected: t.Mapping[str, t.Any], name: str) -> bool:
     if expected.get("resource"):
         return bool(name == expected["resource"])
     if expected.get("vgpu_type"):
-        return bool(_names.plain_type(name) == expected["vgpu_type"])
-    return name != CONTAINER_RESOURCE and _names.plain_type(name) is None and not _operands.companion(name)
+        return bool(_device_names.plain_type(name) == expected["vgpu_type"])
+    return name != CONTAINER_RESOURCE and _device_names.plain_type(name) is None and not _operands.companion(name)
 
 
 #: In the order in which a node gets there. The first that fails is what it waits for.

@@ -21,7 +21,7 @@ import fnmatch
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _cmdline, _modprobe, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _cmdline, _modprobe, _readings
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
@@ -109,7 +109,7 @@ def others(host: Host) -> Others:
 
 def _arguments(host: Host) -> t.List[str]:
     """The arguments of the running kernel and of the next one."""
-    running = _cmdline.split(_system.quiet(host, "/proc/cmdline") or "")
+    running = _cmdline.split(_readings.quiet(host, "/proc/cmdline") or "")
     return list(dict.fromkeys([*running, *(_bootloader.configured(host) or [])]))
 
 

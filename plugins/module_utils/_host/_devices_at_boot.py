@@ -19,7 +19,7 @@ import time
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _mdev, _persist, _sriov, _system, _vgpu_plan, _vgpu_wish
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _mdev, _persist, _readings, _sriov, _vgpu_plan, _vgpu_wish
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sriov_host import SriovHost
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
@@ -71,7 +71,7 @@ def _moved(host: Host, entries: _persist.Entries) -> t.Dict[str, str]:
     found = {}
     for address, entry in {**entries["sriov_vfs"], **entries["mdev_create"]}.items():
         path = f"/sys/bus/pci/devices/{address}"
-        now = ":".join((_system.quiet(host, f"{path}/{part}") or "").removeprefix("0x").upper() for part in ("vendor", "device"))
+        now = ":".join((_readings.quiet(host, f"{path}/{part}") or "").removeprefix("0x").upper() for part in ("vendor", "device"))
         if now != entry.get("id"):
             found[address] = f"it is {now if now != ':' else 'not there'}, and was {entry.get('id')} when this was persisted"
     return found

@@ -17,6 +17,7 @@ import re
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import NVIDIA
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _at_work,
     _driver_packages,
@@ -24,12 +25,11 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _initramfs,
     _modprobe,
     _pci,
-    _system,
+    _readings,
 )
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._driver_packages import Package
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._names import NVIDIA
 
 ASK_SECONDS = 120
 #: Modules of the driver. Others that have NVIDIA's name belong to the kernel (nvidiafb, i2c-nvidia-gpu, nvidia-wmi-ec-backlight).
@@ -199,4 +199,4 @@ def holding(host: Host) -> t.Tuple[t.Optional[t.List[_holders.Holder]], t.Option
 def _running(host: Host) -> t.Optional[str]:
     if not host.exists("/sys/module/nvidia") or host.names("/run/nvidia"):
         return None
-    return _system.quiet(host, "/sys/module/nvidia/version") or "of unknown version"
+    return _readings.quiet(host, "/sys/module/nvidia/version") or "of unknown version"

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Facts, Function
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._names import NVIDIA
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import NVIDIA
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._readings import Facts
 
 
 def members(found: t.Iterable[Function]) -> t.Dict[str, t.List[Function]]:

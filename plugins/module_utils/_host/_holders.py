@@ -18,7 +18,7 @@ import dataclasses
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _readings
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 #: Directories of a device in which its nodes have a ``dev`` file, and how deep below.
@@ -46,12 +46,12 @@ class Opened:
         self.unknown: t.Optional[str] = None
         #: (name in the process's view, major:minor or None, holder)
         self._open: t.List[t.Tuple[str, t.Optional[str], Holder]] = []
-        self.unknown = _system.unseen(host)
+        self.unknown = _readings.unseen(host)
         if self.unknown is None:
             self._read(host)
 
     def _read(self, host: Host) -> None:
-        for pid in _system.processes(host):
+        for pid in _readings.processes(host):
             try:
                 devices = host.open_devices(pid)
             except HostError as error:
@@ -61,8 +61,8 @@ class Opened:
                 return
             if not devices:
                 continue
-            comm = _system.quiet(host, f"/proc/{pid}/comm") or ""
-            guest = guest_name(host.read_bytes(f"/proc/{pid}/cmdline") or b"") if _system.is_qemu(comm) else None
+            comm = _readings.quiet(host, f"/proc/{pid}/comm") or ""
+            guest = guest_name(host.read_bytes(f"/proc/{pid}/cmdline") or b"") if _readings.is_qemu(comm) else None
             self._open += [(name, number, Holder(pid, comm, name, guest)) for name, number in devices]
 
     def of(self, nodes: t.Mapping[str, t.Optional[str]], vfio: bool = False) -> t.Optional[t.List[Holder]]:
@@ -112,12 +112,12 @@ def _below(host: Host, directory: str, depth: int) -> t.List[str]:
 
 
 def _number(host: Host, path: str) -> t.Optional[str]:
-    text = _system.quiet(host, path) or ""
+    text = _readings.quiet(host, path) or ""
     return text if re.fullmatch(r"\d+:\d+", text) else None
 
 
 def _node_name(host: Host, directory: str) -> str:
-    said = re.search(r"^DEVNAME=(\S+)$", _system.quiet(host, f"{directory}/uevent") or "", re.MULTILINE)
+    said = re.search(r"^DEVNAME=(\S+)$", _readings.quiet(host, f"{directory}/uevent") or "", re.MULTILINE)
     if said:
         return f"/dev/{said.group(1)}"
     kind, name = directory.split("/")[-2:]
@@ -126,7 +126,7 @@ def _node_name(host: Host, directory: str) -> str:
 
 def nvidia_minor(host: Host, address: str) -> t.Optional[int]:
     """N of ``/dev/nvidiaN`` for a GPU that NVIDIA's driver runs."""
-    text = _system.quiet(host, f"/proc/driver/nvidia/gpus/{address}/information") or ""
+    text = _readings.quiet(host, f"/proc/driver/nvidia/gpus/{address}/information") or ""
     match = re.search(r"^Device Minor:\s*(\d+)", text, re.MULTILINE)
     return int(match.group(1)) if match else None
 

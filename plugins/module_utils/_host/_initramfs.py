@@ -17,7 +17,7 @@ import re
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _modprobe, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _modprobe, _readings
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
@@ -65,7 +65,7 @@ def images(host: Host, commands: Commands, look: bool) -> t.List[Image]:
 
     ``look``: list what is in them.
     """
-    running = _system.quiet(host, "/proc/sys/kernel/osrelease")
+    running = _readings.quiet(host, "/proc/sys/kernel/osrelease")
     if running is None:
         return []
     found = []
@@ -130,7 +130,7 @@ class Kept(t.NamedTuple):
 
 
 def kept_images(host: Host) -> t.List[Kept]:
-    running = _system.quiet(host, "/proc/sys/kernel/osrelease")
+    running = _readings.quiet(host, "/proc/sys/kernel/osrelease")
     own = [place.format(release=running) for place in _PLACES]
     return [
         Kept(path, host.modified(path[: -len(KEPT)]), path[: -len(KEPT)] in own)
@@ -140,7 +140,7 @@ def kept_images(host: Host) -> t.List[Kept]:
 
 def booted_at(host: Host) -> t.Optional[float]:
     """When the running kernel was booted, in seconds since 1970."""
-    match = re.search(r"^btime (\d+)$", _system.quiet(host, "/proc/stat") or "", re.MULTILINE)
+    match = re.search(r"^btime (\d+)$", _readings.quiet(host, "/proc/stat") or "", re.MULTILINE)
     return float(match.group(1)) if match else None
 
 

@@ -17,6 +17,7 @@ import posixpath
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import NVIDIA
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _at_work,
     _bootloader,
@@ -25,11 +26,10 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _modprobe,
     _modprobe_conflicts,
     _pci,
-    _system,
+    _readings,
 )
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._names import NVIDIA
 
 #: Drivers whose name on the PCI bus is another than their module's.
 _MODULE_OF = {"NovaCore": "nova_core"}
@@ -67,7 +67,7 @@ def observe(host: Host, commands: Commands, wish: bool) -> Seen:
     """Read a host. Without a ``wish`` for modprobe, now and before, nobody looks into the images, which takes a second each."""
     own = host.read_text(_modprobe.OWN)
     images = _initramfs.images(host, commands, look=wish or own is not None)
-    release = _system.quiet(host, "/proc/sys/kernel/osrelease")
+    release = _readings.quiet(host, "/proc/sys/kernel/osrelease")
     running = _cmdline.split(host.read_text("/proc/cmdline") or "")
     following = _bootloader.configured(host)
     obstacles = [*_at_work.at_work(host), *(found for image in images for found in [_initramfs.room_problem(host, image)] if found)]

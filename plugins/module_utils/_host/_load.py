@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import subprocess
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel, _readings
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 
@@ -33,6 +33,6 @@ def load(host: Host, modprobe: str, driver: str, timeout: float) -> None:
 
 
 def _why(host: Host) -> str:
-    if "[none]" not in (_system.quiet(host, "/sys/kernel/security/lockdown") or "[none]"):
+    if "[none]" not in (_readings.quiet(host, "/sys/kernel/security/lockdown") or "[none]"):
         return "the kernel is locked down and takes only signed modules; the kernel log says which it refused"
     return "the kernel log says why"

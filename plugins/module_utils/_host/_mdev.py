@@ -15,12 +15,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import hmac
-import posixpath
 import re
 import typing as t
 import uuid
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _pci, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _pci, _readings, _vgpu_sysfs
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, KernelError
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Vgpu, VgpuType, size_mib
 
@@ -52,9 +51,9 @@ class Mdev:
         found = []
         for number in self._host.names(f"{_PCI}/{parent}/mdev_supported_types"):
             base = f"{_PCI}/{parent}/mdev_supported_types/{number}"
-            name = _system.quiet(self._host, f"{base}/name") or number
-            description = _system.quiet(self._host, f"{base}/description") or ""
-            available = _system.quiet(self._host, f"{base}/available_instances") or ""
+            name = _readings.quiet(self._host, f"{base}/name") or number
+            description = _readings.quiet(self._host, f"{base}/description") or ""
+            available = _readings.quiet(self._host, f"{base}/available_instances") or ""
             framebuffer, most = (re.search(rf"{word}=(\d+)", description) for word in ("framebuffer", "max_instance"))
             found.append(
                 VgpuType(
@@ -71,11 +70,11 @@ class Mdev:
         wanted = set(parents)
         names: t.Dict[str, str] = {}
         found = []
-        for device, parent, kind in _pci.mdevs(self._host):
+        for device, parent, kind in _vgpu_sysfs.mdevs(self._host):
             if parent not in wanted:
                 continue
             if kind not in names:
-                names[kind] = _system.quiet(self._host, f"{_PCI}/{parent}/mdev_supported_types/{kind}/name") or kind
+                names[kind] = _readings.quiet(self._host, f"{_PCI}/{parent}/mdev_supported_types/{kind}/name") or kind
             found.append(Vgpu(device, parent, kind, names[kind]))
         return found
 
@@ -87,9 +86,9 @@ class Mdev:
         base = f"{_PCI}/{parent}/mdev_supported_types"
         # The driver numbers its types once for all GPUs of a model; a guess is taken only after its name was read here.
         for known in self._ids.values():
-            if name in known and _system.quiet(self._host, f"{base}/{known[name]}/name") == name:
+            if name in known and _readings.quiet(self._host, f"{base}/{known[name]}/name") == name:
                 return known[name]
-        self._ids[parent] = {_system.quiet(self._host, f"{base}/{n}/name") or n: n for n in self._host.names(base)}
+        self._ids[parent] = {_readings.quiet(self._host, f"{base}/{n}/name") or n: n for n in self._host.names(base)}
         if name not in self._ids[parent]:
             raise KernelError(f"{base}/{name}", errno.ENOENT)
         return self._ids[parent][name]
@@ -99,8 +98,7 @@ class Mdev:
 
     def place(self, device: str) -> t.Tuple[str, t.Optional[str]]:
         path = f"{_MDEV}/{device}"
-        link = self._host.link(f"{path}/iommu_group")
-        return path, None if link is None else posixpath.basename(link.rstrip("/"))
+        return path, _pci.link_name(self._host, f"{path}/iommu_group")
 
 
 def namespace(machine_id: str) -> uuid.UUID:

@@ -15,15 +15,17 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _bootloader,
     _cmdline,
     _driver,
+    _gpus,
     _groups,
     _kernels,
     _pci,
+    _readings,
     _system,
 )
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
 
-def read(host: Host) -> _system.Facts:
+def read(host: Host) -> _readings.Facts:
     """Everything about one host, once. What is missing is None, with the reason in ``unknown`` (fact name to text)."""
     unknown = _system.Unknown()
     functions = _pci.functions(host)
@@ -35,8 +37,8 @@ def read(host: Host) -> _system.Facts:
         "kernels": _kernels.kernels(host, system["kernel"], running, unknown),
         "firmware": _system.firmware(host, unknown),
         "iommu": _system.iommu(host, unknown),
-        "gpus": _pci.gpus(host, functions, unknown),
-        "nvswitches": _pci.nvswitches(functions),
+        "gpus": _gpus.gpus(host, functions, unknown),
+        "nvswitches": _gpus.nvswitches(functions),
         "groups": _groups.of_nvidia(functions),
         "modules": _system.modules(host, unknown),
         "host_driver": _driver.host_driver(host, unknown),
@@ -55,7 +57,7 @@ def _arguments(host: Host, unknown: _system.Unknown) -> t.Optional[t.List[str]]:
     return None if line is None else _cmdline.split(line)
 
 
-def _boot(host: Host, running: t.Optional[t.List[str]], unknown: _system.Unknown) -> _system.Facts:
+def _boot(host: Host, running: t.Optional[t.List[str]], unknown: _system.Unknown) -> _readings.Facts:
     """The arguments that run, those that the next boot will have, and of these the ones that do not run yet.
 
     ``configured`` is None where we cannot tell. Arguments are compared before values are hidden.

@@ -13,6 +13,8 @@ import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
+Facts = t.Dict[str, t.Any]
+
 
 def quiet(host: Host, path: str) -> str | None:
     """The stripped text of a file that many hosts lack, or cannot read: None then."""
@@ -31,3 +33,17 @@ def os_release(text: str) -> t.Dict[str, str]:
 
 def processes(host: Host) -> t.List[int]:
     return sorted(int(name) for name in host.names("/proc") if name.isdigit())
+
+
+def is_qemu(comm: str) -> bool:
+    """Is this the name of a process that runs a VM? (Names are cut at 15 characters; the guest agent is none.)"""
+    return comm.startswith("qemu-system-") or comm in ("qemu-kvm", "qemu")
+
+
+def unseen(host: Host) -> str | None:
+    """Why the processes of the host itself cannot be seen, or None if they can. In its first PID namespace, process 2 is kthreadd."""
+    if not host.exists("/proc/1"):
+        return "/proc shows no process"
+    if quiet(host, "/proc/2/comm") != "kthreadd":
+        return "/proc shows the processes of a container, not those of the host"
+    return None

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY, Blocker, Change, Plan
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._holders import Holder
 
@@ -80,7 +80,7 @@ def wishes(devices: t.Sequence[t.Mapping[str, t.Any]], method: str) -> t.Tuple[t
     for number, entry in enumerate(devices, 1):
         target, text = f"entry {number} of devices", str(entry["count"])
         try:
-            address = _names.check_pci_address(entry["address"]).lower()
+            address = _device_names.check_pci_address(entry["address"]).lower()
         except ValueError as error:
             blockers.append(Blocker(target, str(error), "Write it that way"))
             continue
@@ -98,7 +98,7 @@ def method_of(physical: Physical, wish: Wish) -> str:
     """``auto`` is NVIDIA's own program for its GPUs, and sysfs for everything else."""
     if wish.method != "auto":
         return wish.method
-    return "sriov_manage" if physical.vendor == _names.NVIDIA and physical.is_gpu else "sysfs"
+    return "sriov_manage" if physical.vendor == _device_names.NVIDIA and physical.is_gpu else "sysfs"
 
 
 def wanted(physical: Physical, wish: Wish) -> int:

@@ -14,7 +14,7 @@ import time
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci, _sriov, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _kernel_log, _pci, _readings, _sriov, _vgpu_sysfs
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sriov import Physical, Virtual
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError, KernelError, KernelTimeout
@@ -41,7 +41,7 @@ class SriovHost:
         functions = _pci.functions(self._host)
         opened = _holders.Opened(self._host)
         mdevs: t.Dict[str, str] = {}
-        for uuid, parent, _kind in _pci.mdevs(self._host):
+        for uuid, parent, _kind in _vgpu_sysfs.mdevs(self._host):
             mdevs.setdefault(parent, uuid)
         return {f.address: self._physical(f, functions, mdevs, opened) for f in functions if f.address in addresses}
 
@@ -74,15 +74,15 @@ class SriovHost:
         )
 
     def _number(self, path: str) -> t.Optional[int]:
-        text = _system.quiet(self._host, path) or ""
+        text = _readings.quiet(self._host, path) or ""
         return int(text) if text.isdigit() else None
 
     def _vendor_vgpu(self, path: str) -> t.Optional[str]:
-        number = _system.quiet(self._host, f"{path}/nvidia/current_vgpu_type")
+        number = _readings.quiet(self._host, f"{path}/nvidia/current_vgpu_type")
         return None if number in (None, "", "0") else f"of type {number}"
 
     def _held(self, function: _pci.Function, opened: _holders.Opened) -> t.Optional[t.Tuple[_holders.Holder, ...]]:
-        held = _pci.holders_of(self._host, function, opened)
+        held = _vgpu_sysfs.holders_of(self._host, function, opened)
         return None if held is None else tuple(held)
 
     # Acting
@@ -133,8 +133,11 @@ class SriovHost:
 
     def _exhausted(self) -> int:
         """How often the kernel log says that there is no room for virtual functions."""
-        found = _system.kernel_log(self._host, _system.Unknown())
-        return sum(int(entry["count"]) for entry in found if entry["signature"] == "mmio_exhausted")
+        try:
+            records = self._host.read_records(_kernel_log.PATH) or ""
+        except HostError:
+            return 0
+        return sum(entry["count"] for entry in _kernel_log.signatures(records) if entry["signature"] == "mmio_exhausted")
 
     def _write(self, before: Physical, count: int) -> str:
         path = f"/sys/bus/pci/devices/{before.address}/sriov_numvfs"

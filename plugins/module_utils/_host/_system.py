@@ -16,12 +16,9 @@ import os
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _readings
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel_log
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._readings import Facts, is_qemu, os_release, processes, quiet, unseen
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
-
-Facts = t.Dict[str, t.Any]
-
-os_release, processes, quiet = _readings.os_release, _readings.processes, _readings.quiet
 
 #: Modules that a GPU host's set-up depends on, or that stand in its way.
 MODULES = (
@@ -37,18 +34,6 @@ MODULES = (
     "vfio_iommu_type1",
     "vfio_pci",
 )
-
-#: What the kernel log says when something is wrong with a GPU, by a name of our own.
-#: Sources: the kernel's PCI and VFIO code, NVIDIA/open-gpu-kernel-modules, and reports of operators.
-KERNEL_LOG = {
-    "mmio_exhausted": re.compile(r"not enough MMIO resources for SR-IOV|BAR1 is 0M|BAR \d+.*(no space|failed to assign)"),
-    "bar_reserved": re.compile(r"BAR \d+.*can't reserve"),
-    "nova_core": re.compile(r"already bound to NovaCore|NovaCore \w+:"),
-    "flr_failed": re.compile(r"not ready \d+ms after FLR; giving up|Unable to change power state from D3cold"),
-    "fell_off_bus": re.compile(r"GPU has fallen off the bus|Xid .*\b79\b,"),
-    "unsigned_module": re.compile(r"Key was rejected by service|Required key not available|Loading of unsigned module is rejected"),
-    "gsp_firmware": re.compile(r"gsp_\w+\.bin failed with error -2"),
-}
 
 _SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 _TABLES = "/sys/firmware/acpi/tables"
@@ -188,23 +173,16 @@ def modules(host: Host, unknown: Unknown) -> t.Dict[str, t.Optional[bool]]:
 
 
 def kernel_log(host: Host, unknown: Unknown) -> t.List[Facts]:
-    """Signatures found in the kernel log since boot: ``[{signature, count, line}]``, ``line`` being the last one, cut at 200 characters."""
+    """Signatures of trouble found in the kernel log since boot, see :func:`_kernel_log.signatures`."""
     try:
-        text = host.read_records("/dev/kmsg")
+        text = host.read_records(_kernel_log.PATH)
     except HostError as error:
         unknown.reasons["kernel_log"] = str(error)
         return []
     if text is None:
-        unknown.reasons["kernel_log"] = "there is no /dev/kmsg"
+        unknown.reasons["kernel_log"] = f"there is no {_kernel_log.PATH}"
         return []
-    # A record is "priority,sequence,time,flags;text"; continuation lines begin with a blank.
-    lines = [line.partition(";")[2] or line for line in text.splitlines() if not line.startswith(" ")]
-    found = []
-    for name in sorted(KERNEL_LOG):
-        hits = [line for line in lines if KERNEL_LOG[name].search(line)]
-        if hits:
-            found.append({"signature": name, "count": len(hits), "line": hits[-1][:200]})
-    return found
+    return _kernel_log.signatures(text)
 
 
 def qemu(host: Host, unknown: Unknown) -> t.Optional[t.List[Facts]]:
@@ -219,17 +197,3 @@ def qemu(host: Host, unknown: Unknown) -> t.Optional[t.List[Facts]]:
         if is_qemu(comm):
             found.append({"pid": pid, "comm": comm})
     return found
-
-
-def is_qemu(comm: str) -> bool:
-    """Is this the name of a process that runs a VM? (Names are cut at 15 characters; the guest agent is none.)"""
-    return comm.startswith("qemu-system-") or comm in ("qemu-kvm", "qemu")
-
-
-def unseen(host: Host) -> str | None:
-    """Why the processes of the host itself cannot be seen, or None if they can. In its first PID namespace, process 2 is kthreadd."""
-    if not host.exists("/proc/1"):
-        return "/proc shows no process"
-    if quiet(host, "/proc/2/comm") != "kthreadd":
-        return "/proc shows the processes of a container, not those of the host"
-    return None

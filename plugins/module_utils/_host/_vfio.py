@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import NVIDIA
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _boot_binding,
     _displaced,
@@ -19,12 +20,12 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _holders,
     _modalias,
     _pci,
-    _system,
+    _readings,
     _usage,
+    _vgpu_sysfs,
 )
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._names import NVIDIA
 
 DRIVERS = "/sys/bus/pci/drivers"
 
@@ -172,7 +173,7 @@ class Holding:
 
     def of(self, function: Function) -> t.Optional[t.List[_holders.Holder]]:
         """Who holds a function, through any device node below it; None if that is unknown."""
-        found = _pci.holders_of(self._host, function, self._opened)
+        found = _vgpu_sysfs.holders_of(self._host, function, self._opened)
         more = self._opened.of(self._nodes.below(function.path))
         if found is None or more is None:
             return None
@@ -180,8 +181,7 @@ class Holding:
 
 
 def _subsystem(host: Host, function: Function) -> str:
-    parts = (_system.quiet(host, f"{function.path}/subsystem_{part}") or "" for part in ("vendor", "device"))
-    return ":".join(part.lower().removeprefix("0x") for part in parts)
+    return ":".join(_pci.hexadecimal(host, f"{function.path}/subsystem_{part}") for part in ("vendor", "device"))
 
 
 class _Look:
@@ -190,7 +190,7 @@ class _Look:
     def __init__(self, host: Host, functions: t.Sequence[Function], subsystems: t.Mapping[str, str]) -> None:
         self._host = host
         self._subsystems = subsystems
-        release = _system.quiet(host, "/proc/sys/kernel/osrelease") or ""
+        release = _readings.quiet(host, "/proc/sys/kernel/osrelease") or ""
         self._aliases = _modalias.parse(host.read_text(f"/lib/modules/{release}/modules.alias") or "")
         self._virtual = [function.parent for function in functions if function.parent is not None]
         self._usage = _usage.Usage(host)
@@ -200,19 +200,19 @@ class _Look:
 
     def member(self, function: Function) -> Member:
         host, path, subsystem = self._host, function.path, self._subsystems[function.address]
-        override = _system.quiet(host, f"{path}/driver_override")
-        full_class = (_system.quiet(host, f"{path}/class") or "").lower().removeprefix("0x")
+        override = _readings.quiet(host, f"{path}/driver_override")
+        full_class = _pci.hexadecimal(host, f"{path}/class")
         held = self.holding.of(function)
         displaced = self._displaced.get(function.address)
-        numvfs = _system.quiet(host, f"{path}/sriov_numvfs") or "0"
+        numvfs = _readings.quiet(host, f"{path}/sriov_numvfs") or "0"
         return Member(
             function=function,
             subsystem=subsystem,
             module=_modalias.best(self._aliases, function.vendor, function.device, subsystem, full_class),
             override=None if override in (None, "", "(null)") else override,
-            boot_vga=_system.quiet(host, f"{path}/boot_vga") == "1",
+            boot_vga=_readings.quiet(host, f"{path}/boot_vga") == "1",
             virtual=max(self._virtual.count(function.address), int(numvfs) if numvfs.isdigit() else 0),
-            vgpus=_pci.vgpus_on(host, function),
+            vgpus=_vgpu_sysfs.vgpus_on(host, function),
             holders=None if held is None else tuple(held),
             uses=() if function.is_bridge else tuple(self._usage.of(function)),
             elsewhere=tuple(self._others.of(function, subsystem)),
@@ -223,8 +223,8 @@ class _Look:
 
 def _absent(host: Host, driver: str) -> t.Optional[t.Tuple[str, str]]:
     """Problem and remedy if the running kernel does not come with this driver's module; None if it does, or if that cannot be told."""
-    release = _system.quiet(host, "/proc/sys/kernel/osrelease") or "of this host"
-    known = _system.quiet(host, f"/lib/modules/{release}/modules.dep")
+    release = _readings.quiet(host, "/proc/sys/kernel/osrelease") or "of this host"
+    known = _readings.quiet(host, f"/lib/modules/{release}/modules.dep")
     module = driver.replace("-", "_")
     names = {line.partition(":")[0].rpartition("/")[2].partition(".ko")[0].replace("-", "_") for line in (known or "").splitlines()}
     if known is None or module in names:
@@ -233,7 +233,7 @@ def _absent(host: Host, driver: str) -> t.Optional[t.Tuple[str, str]]:
 
 
 def _package(host: Host, release: str) -> str:
-    ident = _system.os_release(host.read_text("/etc/os-release") or "").get("ID", "")
+    ident = _readings.os_release(host.read_text("/etc/os-release") or "").get("ID", "")
     if ident == "ubuntu":
         return f"linux-modules-extra-{release}"
     return "kernel-modules" if ident in ("rhel", "rocky", "almalinux", "centos", "fedora", "ol") else "a kernel with VFIO"

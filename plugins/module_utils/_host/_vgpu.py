@@ -13,8 +13,8 @@ import dataclasses
 import re
 import typing as t
 
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import plain_type
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._holders import Holder
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._names import plain_type
 
 BACKENDS = ("mdev", "vendor_vfio")
 

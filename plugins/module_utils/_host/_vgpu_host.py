@@ -16,7 +16,7 @@ import time
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci, _vgpu_plan
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci, _vgpu_plan, _vgpu_sysfs
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._mdev import Mdev
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError, KernelError, KernelTimeout
@@ -95,7 +95,7 @@ class VgpuHost:
             return self._with_backend(
                 Gpu(function.address, name, function.driver, kind, None, tuple(parents), one_each), backend, opened, function
             )
-        return Gpu(function.address, name, function.driver, None, _pci.no_backend(function, virtual))
+        return Gpu(function.address, name, function.driver, None, _vgpu_sysfs.no_backend(function, virtual))
 
     def _with_backend(self, gpu: Gpu, backend: Backend, opened: _holders.Opened, function: _pci.Function) -> Gpu:
         vgpus = backend.vgpus(gpu.parents)

@@ -13,11 +13,12 @@ import dataclasses
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import plain_type
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _mdev,
     _owners,
     _persist,
-    _system,
+    _readings,
     _vgpu_host,
     _vgpu_plan,
     _vgpu_wish,
@@ -26,7 +27,6 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Gpu
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu_wish import Wish
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._names import plain_type
 
 KIND = "mdev_create"
 
@@ -61,7 +61,7 @@ class Run:
         self._vgpus = _vgpu_host.VgpuHost(host, commands, options.timeout, options.backend)
         self._wishes: t.List[Wish] = []
         self._acted = False  #: what is read afterwards is read at once: a VM that came meanwhile is not waited for again
-        machine = (_system.quiet(host, "/etc/machine-id") or "").strip()
+        machine = (_readings.quiet(host, "/etc/machine-id") or "").strip()
         self._rules = _vgpu_plan.Rules(
             waits=options.waits and options.checks,
             asks_driver=commands.can_run,

@@ -13,7 +13,7 @@ import dataclasses
 import difflib
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Gpu, VgpuType
 
@@ -59,7 +59,7 @@ def argument_problems(gpus: t.Sequence[t.Mapping[str, t.Any]], state: str) -> t.
             found.append(
                 Blocker(target, f"a GPU is chosen by one of {', '.join(_SELECTORS)}, and here by {said}", "Keep exactly one of them")
             )
-        for name, check in (("address", _names.check_pci_address), ("vendor_device", _names.check_pci_id)):
+        for name, check in (("address", _device_names.check_pci_address), ("vendor_device", _device_names.check_pci_id)):
             if entry.get(name) is not None:
                 try:
                     check(entry[name])

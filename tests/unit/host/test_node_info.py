@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _driver, _modprobe, _node, _pci, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
+    _driver,
+    _gpus,
+    _modprobe,
+    _node,
+    _pci,
+    _readings,
+    _system,
+    _vgpu_sysfs,
+)
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 from tests.hosts import tree
 from tests.hosts.tree import Gpu, HostSpec, a10s
@@ -318,16 +327,16 @@ def test_mended_firmware_takes_effect_with_the_next_boot(tmp_path: Path) -> None
 def test_pci_names_come_from_nvidias_block() -> None:
     text = "1002  AMD\n\t2236  Other\n"
     text += "10de  NVIDIA Corporation\n\t2236  GA102GL [A10]\n\t\t10de 1482  A10\n\t20b5  GA100 [A100]\n1234  Next\n\t2236  Wrong\n"
-    assert _pci.model_names(text) == {"2236": "GA102GL [A10]", "20b5": "GA100 [A100]"}
+    assert _gpus.model_names(text) == {"2236": "GA102GL [A10]", "20b5": "GA100 [A100]"}
 
 
 @pytest.mark.parametrize(("comm", "expected"), [("qemu-system-x86", True), ("qemu-kvm", True), ("qemu-ga", False), ("bash", False)])
 def test_what_is_a_vm(comm: str, expected: bool) -> None:
-    assert _system.is_qemu(comm) is expected
+    assert _readings.is_qemu(comm) is expected
 
 
 def test_the_drivers_list_of_creatable_types_is_read_without_its_heading() -> None:
-    assert _pci.creatable("ID    : vGPU Name\n1561  : NVIDIA RTX Pro 6000 Blackwell DC-1-24Q\n 592 : NVIDIA A10-4Q\n\n") == [
+    assert _vgpu_sysfs.creatable("ID    : vGPU Name\n1561  : NVIDIA RTX Pro 6000 Blackwell DC-1-24Q\n 592 : NVIDIA A10-4Q\n\n") == [
         ("1561", "NVIDIA RTX Pro 6000 Blackwell DC-1-24Q"),
         ("592", "NVIDIA A10-4Q"),
     ]

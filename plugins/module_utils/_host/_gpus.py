@@ -1,0 +1,190 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""What is said of each GPU and NVSwitch of a host: what it is, who drives and holds it, and the vGPUs that it can make."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import GPU_CLASSES, NVIDIA, plain_type
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci, _readings, _vgpu_sysfs
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import NVSWITCH_CLASS, Function
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._readings import Facts
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._system import Unknown
+
+_PCI_IDS = ("/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids")
+
+
+def gpus(host: Host, found: t.Sequence[Function], unknown: Unknown) -> t.List[Facts]:
+    """Every physical GPU of the host, by address."""
+    models = model_names(_pci_ids(host, unknown))
+    opened = _holders.Opened(host)
+    if opened.unknown is not None:
+        unknown.reasons["gpus.users"] = opened.unknown
+    made = _vgpu_sysfs.mdevs(host)
+    facts = []
+    for function in found:
+        if not function.is_gpu:
+            continue
+        address, path = function.address, function.path
+        virtual = [other for other in found if other.parent == address]
+        companions = [
+            other for other in found if other.vendor == NVIDIA and other.address != address and _slot(other.address) == _slot(address)
+            and other.parent is None and other.kind not in GPU_CLASSES
+        ]  # fmt: skip
+        minor = _holders.nvidia_minor(host, address)
+        power = unknown.text(host, f"gpus.{address}.power_state", f"{path}/power_state")
+        override = _readings.quiet(host, f"{path}/driver_override")
+        if host.is_silent(path):
+            silent = "the kernel does not answer: it still does something else to this GPU, such as an unbind that waits for who holds it"
+            unknown.reasons.update({f"gpus.{address}.driver_override": silent, f"gpus.{address}.sriov.enabled": silent})
+        facts.append(
+            {
+                "address": address,
+                "vendor_device": f"{function.vendor}:{function.device}".upper(),
+                "subsystem": ":".join(_pci.hexadecimal(host, f"{path}/subsystem_{part}") for part in ("vendor", "device")).upper(),
+                "class": function.kind,
+                "model": models.get(function.device),
+                "driver": function.driver,
+                "driver_override": None if override in (None, "", "(null)") else override,
+                "iommu_group": _number(function.group),
+                "numa_node": _number(_readings.quiet(host, f"{path}/numa_node")),
+                "boot_vga": _readings.quiet(host, f"{path}/boot_vga") == "1",
+                "bars": bars(unknown.text(host, f"gpus.{address}.bars", f"{path}/resource")),
+                "power_state": power,
+                "fell_off_bus": _fell_off_bus(host, path, power, unknown, address),
+                "sriov": {
+                    "total": _number(_readings.quiet(host, f"{path}/sriov_totalvfs")),
+                    "enabled": _number(_readings.quiet(host, f"{path}/sriov_numvfs")),
+                },
+                "vgpu": _vgpu(host, function, virtual, made),
+                "mig": _mig(host, minor, unknown, address),
+                "companions": [other.address for other in companions],
+                "users": users(host, function, virtual, opened),
+            }
+        )
+    return facts
+
+
+def _slot(address: str) -> str:
+    return address.rpartition(".")[0]
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and re.fullmatch(r"-?\d+", text) else None
+
+
+def bars(resource: str | None) -> t.Optional[t.List[int]]:
+    """Sizes in bytes of the six base address registers, from the text of sysfs' ``resource``; 0 for one that has no room."""
+    if resource is None:
+        return None
+    sizes = []
+    for line in resource.splitlines()[:6]:
+        start, end, _flags = (int(word, 16) for word in line.split())
+        sizes.append(end - start + 1 if end > start else 0)
+    return sizes
+
+
+def _fell_off_bus(host: Host, path: str, power: str | None, unknown: Unknown, address: str) -> bool | None:
+    if power == "D3cold":
+        unknown.reasons[f"gpus.{address}.fell_off_bus"] = "the GPU sleeps (D3cold) and is not woken to ask"
+        return None
+    try:
+        head = host.read_bytes(f"{path}/config")
+    except HostError as error:
+        unknown.reasons[f"gpus.{address}.fell_off_bus"] = str(error)
+        return None
+    if not head:
+        unknown.reasons[f"gpus.{address}.fell_off_bus"] = f"there is no {path}/config"
+        return None
+    return head[:4] == b"\xff\xff\xff\xff"  # a function that does not answer reads as all ones
+
+
+def _vgpu(host: Host, function: Function, virtual: t.Sequence[Function], made: t.Sequence[t.Tuple[str, str, str]]) -> Facts:
+    parents = [function, *virtual]
+    vendor = [p for p in parents if host.exists(f"{p.path}/nvidia/current_vgpu_type")]
+    if vendor:
+        types: t.Dict[str, Facts] = {}
+        active = []
+        for parent in vendor:
+            for number, name in _vgpu_sysfs.creatable(_readings.quiet(host, f"{parent.path}/nvidia/creatable_vgpu_types") or ""):
+                entry = types.setdefault(number, {"id": number, "name": name, "plain": plain_type(name), "available": 0})
+                entry["available"] += 1
+            current = _readings.quiet(host, f"{parent.path}/nvidia/current_vgpu_type")
+            if current not in (None, "", "0"):
+                active.append({"parent": parent.address, "type": current, "vf": parent.address})
+        return {"backend": "vendor_vfio", "why": None, "types": list(types.values()), "active": active}
+
+    on_bus = [p for p in parents if host.exists(f"/sys/class/mdev_bus/{p.address}")]
+    if on_bus:
+        types = {}
+        for parent in on_bus:
+            base = f"{parent.path}/mdev_supported_types"
+            for number in host.names(base):
+                name = _readings.quiet(host, f"{base}/{number}/name") or number
+                entry = types.setdefault(number, {"id": number, "name": name, "plain": plain_type(name), "available": 0})
+                entry["available"] += _number(_readings.quiet(host, f"{base}/{number}/available_instances")) or 0
+        addresses = {p.address for p in on_bus}
+        active = [
+            {"parent": parent, "type": types.get(kind, {}).get("name", kind), "uuid": uuid}
+            for uuid, parent, kind in made
+            if parent in addresses
+        ]
+        return {"backend": "mdev", "why": None, "types": list(types.values()), "active": active}
+    return {"backend": "none", "why": _vgpu_sysfs.no_backend(function, virtual), "types": [], "active": []}
+
+
+def _mig(host: Host, minor: int | None, unknown: Unknown, address: str) -> Facts:
+    if minor is None:
+        unknown.reasons[f"gpus.{address}.mig"] = "NVIDIA's driver does not run this GPU, and only it knows"
+        return {"mode": None, "instances": None}
+    instances = [name for name in host.names(f"/proc/driver/nvidia/capabilities/gpu{minor}/mig") if name.startswith("gi")]
+    if not instances:
+        unknown.reasons[f"gpus.{address}.mig.mode"] = "no GPU instance exists; MIG may be on without any"
+    return {"mode": "enabled" if instances else None, "instances": len(instances)}
+
+
+def users(host: Host, function: Function, virtual: t.Sequence[Function], opened: _holders.Opened) -> t.Optional[t.List[Facts]]:
+    """``[{pid, comm}]`` of who holds a GPU, one of its virtual functions or a vGPU on one of them; None if that is unknown."""
+    found: t.Dict[int, str] = {}
+    for part in (function, *virtual):
+        holders = _vgpu_sysfs.holders_of(host, part, opened)
+        if holders is None:
+            return None
+        found.update({holder.pid: holder.comm for holder in holders})
+    return [{"pid": pid, "comm": found[pid]} for pid in sorted(found)]
+
+
+def _pci_ids(host: Host, unknown: Unknown) -> str:
+    for path in _PCI_IDS:
+        text = _readings.quiet(host, path)
+        if text is not None:
+            return text
+    unknown.reasons["gpus.model"] = "the host has no pci.ids"
+    return ""
+
+
+def model_names(pci_ids: str) -> t.Dict[str, str]:
+    """NVIDIA's device names by device id (four digits, lower case), from the text of ``pci.ids``."""
+    block = re.search(rf"^{NVIDIA}\s.*\n((?:[\t#].*\n|\n)*)", pci_ids, re.MULTILINE)
+    return dict(re.findall(r"^\t([0-9a-f]{4})\s+(.*\S)", block.group(1), re.MULTILINE)) if block else {}
+
+
+def nvswitches(found: t.Sequence[Function]) -> t.List[Facts]:
+    return [
+        {
+            "address": function.address,
+            "vendor_device": f"{function.vendor}:{function.device}".upper(),
+            "driver": function.driver,
+            "iommu_group": _number(function.group),
+        }
+        for function in found
+        if function.vendor == NVIDIA and function.kind == NVSWITCH_CLASS
+    ]
