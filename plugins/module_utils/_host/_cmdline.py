@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """Boot arguments: what a line says, whether it satisfies a wish, and what undoes it.
 
 Arguments are compared as parsed tokens, never by searching the text: ``intel_iommu=on,sm_on`` satisfies ``intel_iommu=on``, and

@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """Commands of the host, run by their names and a list of arguments, with a time limit and never through a shell.
 
 A program that is still at work when its time is over is not killed: a package manager or a generator of images that is killed half-way

@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """What a host says about an NVIDIA driver that it has installed itself: packages, what DKMS has, settings, who holds a GPU.
 
 A driver container's files lie below ``/run/nvidia`` and are none of this.

@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """IOMMU groups: what the kernel isolates together, and so can only be given away together.
 
 A group can be given to a VM when each member but the bridges is on a VFIO driver or on none. Group numbers change from boot to boot.

@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """The files that GRUB's generators read: ``/etc/default/grub`` and, on Debian, ``/etc/default/grub.d/*.cfg``.
 
 They are shell. They are not run here but read: assignments to the two variables that make the kernel's line, with references to

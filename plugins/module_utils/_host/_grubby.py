@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """GRUB as Fedora's family sets it up: one file per boot entry, changed by ``grubby``.
 
 ``grubby`` changes the entries that there are. Kernels to come take their arguments from ``/etc/kernel/cmdline``, from

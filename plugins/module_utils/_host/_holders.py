@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """Which processes hold a device, found by device number over ``/proc/*/fd``.
 
 A number is the same in every mount namespace, a path is not: a VM's QEMU in a container has its own ``/dev``. A device is held through

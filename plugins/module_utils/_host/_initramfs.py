@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """The initramfs of each kernel: what builds it, whether the one on disk is right, and building it anew.
 
 The image holds a copy of modprobe's configuration. A module that it holds too is loaded from there, before the files on the root

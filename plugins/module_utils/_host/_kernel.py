@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """Reads and writes that the kernel may answer late, or never: in a process of their own, with a limit on the time that we wait.
 
 Unbinding a VFIO device that a process holds blocks in the kernel until the holder lets go, and a process that waits there cannot be

@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """Modules at boot: what a host has, what has to be written for a wish, and writing it.
 
 Three places decide: our file in modules-load.d, our file in modprobe.d, and the initramfs, which holds a copy of the second one.

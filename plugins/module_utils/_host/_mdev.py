@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """vGPUs as mediated devices: made by writing a UUID to a type's ``create``, gone by writing 1 to their ``remove``.
 
 Parents are the GPU itself before Ampere, its virtual functions after. Sources: the kernel's Documentation/driver-api/vfio-mediated-device.rst.

@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """Which VFIO driver a PCI function wants, by the kernel's own table: some have one of their own (Grace, and some network cards).
 
 The lines ``alias vfio_pci:PATTERN MODULE`` of ``modules.alias`` name them (the kernel's scripts/mod/file2alias.c,

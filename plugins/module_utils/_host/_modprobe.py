@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """modprobe's configuration and the list of modules to load at boot: what the files say, what we want, and who contradicts it.
 
 Sources: modprobe.d(5) and modules-load.d(5). Directories in the order in which a file of the same name hides a later one.

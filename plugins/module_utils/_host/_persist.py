@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """What makes a host's virtual functions and vGPUs again at each boot: one list of entries, one unit, and a copy of this code.
 
 The unit is ordered before the kubelet and holds it: a kubelet that starts first admits pods for devices that are not there yet

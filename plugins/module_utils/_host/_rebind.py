@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """Carrying out a plan of :mod:`_vfio_plan`: one function after the other, looking for holders right before each.
 
 ``driver_override`` and ``drivers_probe`` concern one function; ``new_id`` would take every device of an id, and is never used.

@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """Virtual functions: how many a physical function should have, and what forbids it. Values and the pure plan.
 
 Rules: the kernel's Documentation/PCI/pci-iov-howto.rst (``sriov_numvfs`` goes from one number to another only over 0), and NVIDIA's

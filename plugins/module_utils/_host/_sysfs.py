@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """A host's files below a root directory: ``/`` on a node, any other directory in tests and in the lab.
 
 :class:`Host` is the only thing in this collection that opens a file of a host. Paths are the host's own, absolute ones. A link is

@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """systemd-boot: ``/etc/kernel/cmdline`` says the arguments, ``kernel-install`` makes the entries from it.
 
 Sources: kernel-install(8), systemd-boot(7), loader.conf(5), and systemd's 90-loaderentry.install.

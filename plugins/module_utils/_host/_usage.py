@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """What the host itself uses a PCI function for: a disk that is mounted, a network that carries it, its console.
 
 Whoever takes such a function away takes the host down, so what cannot be told counts as used. Everything is read from sysfs and procfs.

@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """vGPUs on newer kernels, without mediated devices: the type's number is written to an attribute of the virtual function, 0 takes it away.
 
 A type's name cannot be read back from ``current_vgpu_type``, and once a vGPU exists the siblings list only what still fits. So the names

@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """Binding to VFIO and releasing: what to change, and what stops it. Pure: a wish and one look at the host in, a plan out.
 
 What may be bound goes by the IOMMU group. A group is changed as a whole or not at all: the first refusal stops its plan, and the plans of

@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """From what a GPU has to what it should have: which vGPUs stay, go and come, and what forbids that. Pure: no I/O.
 
 What a change does is in its ``before`` (what is removed) or ``after`` (what is made), in the words of :data:`Parts`.

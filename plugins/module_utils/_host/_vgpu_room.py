@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """Does a set of vGPUs fit on a GPU? Said only as far as the driver's own numbers, or its published rules, prove it.
 
 Rules: NVIDIA/open-gpu-kernel-modules, src/nvidia/src/kernel/virtualization/kernel_vgpu_mgr.c (equal sizes, placement) and

@@ -2,9 +2,6 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
-
 """The vGPUs on a function as sysfs shows them, on either backend, and who holds a function or one of its vGPUs."""
 
 from __future__ import annotations
