@@ -58,6 +58,7 @@ nodes:
   description:
     - Every node of the cluster. C(gpu) is V(null) while Node Feature Discovery has said nothing about the node.
     - C(allocatable) leaves out values of 0, which device plugins leave behind. They are named in C(withdrawn).
+    - C(at_work) are the operands that are in the middle of changing the node.
     - C(pods) are those that no DaemonSet made and that have not ended.
   type: list
   elements: dict
@@ -72,6 +73,7 @@ nodes:
       annotations: {}
       workload: vm-passthrough
       operands: [nvidia-sandbox-device-plugin-daemonset, nvidia-vfio-manager]
+      at_work: []
       allocatable: {"nvidia.com/GA102GL_A10": 2}
       withdrawn: []
       used: {"nvidia.com/GA102GL_A10": [{namespace: ml, pod: virt-launcher-a-x7k2p, vmi: a, count: 1}]}

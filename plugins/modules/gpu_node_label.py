@@ -65,6 +65,15 @@ options:
     type: str
     choices: [fail, warn]
     default: fail
+  repair_paused:
+    description:
+      - Set operands free that the vGPU Device Manager or k8s-driver-manager has paused and, killed in between, not set free again. Without this
+        nothing moves on such a node.
+      - Concerns the operands of the node's own workload, C(nvidia.com/gpu.deploy.*). V(false) and V(pre-installed) stay as they are.
+      - A node on which such a change is still under way is a failure, and so is one on which a VM uses a vGPU while the device manager has not
+        finished, because it would go on.
+    type: bool
+    default: false
   config_map:
     description: The vGPU Device Manager's own configuration. Profiles are checked against it if it exists.
     type: dict
@@ -140,7 +149,7 @@ import datetime
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _client, _fleet, _labels, _operands
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _client, _fleet, _labels, _operands, _paused
 
 try:
     import yaml
@@ -161,10 +170,10 @@ def profiles(client, where):
     return frozenset(known) if isinstance(known, dict) else None
 
 
-def observe(client, wanted, config_map):
+def observe(client, wanted, config_map, repair_paused):
     nodes = {node["metadata"]["name"]: node for node in client.list("/api/v1/nodes")}
     seen = _labels.Observed(nodes, profiles(client, config_map))
-    if not _labels.may_disturb(seen, wanted):
+    if not _labels.may_disturb(seen, wanted, repair_paused):
         return seen
     pods = client.list("/api/v1/pods")
     running = {}
@@ -178,7 +187,12 @@ def observe(client, wanted, config_map):
         if operand == "vgpu-device-manager":
             managers[name] = pod["metadata"].get("uid")
     uses = _fleet.uses(pods, _fleet.list_if_served(client, _fleet.VMIS) or [])
-    return _labels.Observed(nodes, seen.profiles, tuple(uses), {name: frozenset(found) for name, found in running.items()}, managers)
+    operands = {name: frozenset(found) for name, found in running.items()}
+    on_nodes = {}
+    for pod in pods:
+        on_nodes.setdefault((pod.get("spec") or {}).get("nodeName"), []).append(pod)
+    at_work = {entry.name: _paused.at_work(nodes[entry.name], on_nodes.get(entry.name, [])) for entry in wanted if entry.name in nodes}
+    return _labels.Observed(nodes, seen.profiles, tuple(uses), operands, managers, at_work)
 
 
 def main() -> None:
@@ -200,6 +214,7 @@ def main() -> None:
             },
             "in_use": {"type": "str", "choices": ["refuse", "ignore"], "default": "refuse"},
             "unknown_nodes": {"type": "str", "choices": ["fail", "warn"], "default": "fail"},
+            "repair_paused": {"type": "bool", "default": False},
             "config_map": {
                 "type": "dict",
                 "options": {
@@ -216,7 +231,7 @@ def main() -> None:
     first = []
 
     def look():
-        seen = observe(client, wanted, module.params["config_map"])
+        seen = observe(client, wanted, module.params["config_map"], module.params["repair_paused"])
         if not first:
             now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
             first.extend(_labels.tokens(wanted, seen, now))
@@ -240,7 +255,9 @@ def main() -> None:
             module,
             "Labelling the nodes",
             look,
-            lambda seen: _labels.make_plan(wanted, seen, module.params["in_use"], module.params["unknown_nodes"]),
+            lambda seen: _labels.make_plan(
+                wanted, seen, module.params["in_use"], module.params["unknown_nodes"], module.params["repair_paused"]
+            ),
             apply,
             lambda seen, plan: {"tokens": first},
         )

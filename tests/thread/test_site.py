@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 import typing as t
 from pathlib import Path
 
@@ -335,6 +336,28 @@ def test_foreign_permits_survive_beside_a_lost_one_of_ours(lab: Lab, second: Run
     assert found["pciHostDevices"][0] == FOREIGN
     assert len(found["pciHostDevices"]) == 3
     assert len(found["mediatedDevices"]) == 1
+
+
+def test_operands_that_a_dead_change_has_paused_are_set_free(lab: Lab, second: Run) -> None:
+    """The device manager ends after it has paused the others: its successor waits for what only the paused validator would write."""
+    name, operator, paused = "gpu-vgpu-0", ("-n", "gpu-operator"), "paused-for-vgpu-change"
+    deploy = [f"nvidia.com/gpu.deploy.{operand}" for operand in ("sandbox-device-plugin", "sandbox-validator")]
+    of_the_node = ("-l", "app=nvidia-vgpu-device-manager", f"--field-selector=spec.nodeName={name}")
+    lab("kubectl", "label", "node", name, "--overwrite", *(f"{key}={paused}" for key in deploy), "nvidia.com/vgpu.config.state=pending")
+    until = time.monotonic() + 30
+    while lab.kubectl("get", "pods", *operator, "-l", "app=nvidia-sandbox-validator", f"--field-selector=spec.nodeName={name}")["items"]:
+        assert time.monotonic() < until, "the validator did not go"
+        time.sleep(0.3)
+    lab("kubectl", "delete", "pod", *operator, *of_the_node)
+    time.sleep(3)
+    [waiting] = lab.kubectl("get", "pods", *operator, *of_the_node)["items"]
+    assert {entry["type"]: entry["status"] for entry in waiting["status"]["conditions"]}.get("Ready") != "True"
+    run = lab.play("site.yml", "--limit", name)
+    assert run.rc == 0, run.output
+    assert {(host, target) for host, target, _ in run.changes()} == {("cluster", f"node {name}")}
+    found = labels(lab)[name]
+    assert [found[key] for key in deploy] == ["true", "true"] and found["nvidia.com/vgpu.config.state"] == "success"
+    assert allocatable(lab, name) == {"nvidia.com/NVIDIA_A10-4Q": 12}
 
 
 def test_a_mended_host_is_taken_in_by_the_next_run(lab: Lab, second: Run) -> None:

@@ -19,7 +19,7 @@ import gzip
 import json
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _operands
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _operands, _paused
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._client import ApiError
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._operands import Object, annotations_of, labels, owner
 
@@ -306,6 +306,7 @@ def _node(node: Object, pods: list[Object], held: list[Use]) -> Object:
         "annotations": {k: v for k, v in sorted(annotations_of(node).items()) if k.startswith(_operands.ANNOTATION_PREFIX)},
         "workload": labels(node).get(_operands.WORKLOAD),
         "operands": sorted({app for app in map(_operands.app_of_pod, running) if app}),
+        "at_work": _paused.at_work(node, running),
         "allocatable": {name: count for name, count in advertised.items() if count},
         "withdrawn": [name for name, count in advertised.items() if not count],
         "used": {name: used[name] for name in sorted(used)},

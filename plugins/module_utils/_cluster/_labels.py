@@ -19,7 +19,7 @@ import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _operands
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _operands, _paused
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._fleet import Use
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._operands import Object, annotations_of, labels
 
@@ -51,13 +51,14 @@ class Desired:
 @dataclasses.dataclass(frozen=True)
 class Observed:
     """``nodes`` by name; ``profiles`` of the device manager's ConfigMap, None if unknown; ``uses`` of the nodes that would
-    change; ``managers``: node -> uid of its vGPU Device Manager pod."""
+    change; ``managers``: node -> uid of its vGPU Device Manager pod; ``at_work``: node -> who is in the middle of changing it."""
 
     nodes: t.Mapping[str, Object]
     profiles: frozenset[str] | None = None
     uses: tuple[Use, ...] = ()
     operands: t.Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
     managers: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    at_work: t.Mapping[str, t.Sequence[str]] = dataclasses.field(default_factory=dict)
 
 
 # ------------------------------------------------------------------ the request by itself
@@ -147,6 +148,11 @@ def effective_workload(node: Object, operands: t.AbstractSet[str]) -> str | None
     return _operands.workload_of_operands(operands | deployed)
 
 
+def freed(node: Object, wanted: Desired, operands: t.AbstractSet[str] = frozenset()) -> dict[str, str | None]:
+    """Labels that set free what a change has paused that died, among the operands of what the node is or is to be."""
+    return _paused.freed(node, wanted.workload or effective_workload(node, operands))
+
+
 def disturbance(node: Object, to_label: t.Mapping[str, str | None], operands: t.AbstractSet[str]) -> str | None:
     """What the operator would do to devices in use because of these labels, as a phrase; None if it would leave them alone."""
     now = effective_workload(node, operands)
@@ -160,6 +166,9 @@ def disturbance(node: Object, to_label: t.Mapping[str, str | None], operands: t.
         return "the operator would remove its operands"
     if _operands.OPERANDS in to_label:
         return f"the operator would start operands for workload {to_label.get(_operands.WORKLOAD) or now or 'its default'}"
+    unfinished = now == "vm-vgpu" and labels(node).get(_operands.VGPU_STATE) != "success"
+    if unfinished and any(key.startswith(_operands.DEPLOY_PREFIX) for key in to_label):
+        return "the vGPU Device Manager would go on with the change that died, and may remove vGPUs"
     return None
 
 
@@ -171,14 +180,15 @@ def disturbed(node: Object, to_label: t.Mapping[str, str | None], uses: t.Iterab
     return sorted({use.who for use in here if use.vmi or switched})
 
 
-def may_disturb(observed: Observed, wanted: t.Iterable[Desired]) -> list[str]:
-    """Nodes whose change has to know who uses them, before anything about pods has been read."""
+def may_disturb(observed: Observed, wanted: t.Iterable[Desired], repair_paused: bool = False) -> list[str]:
+    """Nodes whose change has to know who uses them and who is at work there, before anything about pods has been read."""
     found = []
     for entry in wanted:
         node = observed.nodes.get(entry.name)
         if node is not None:
             to_label, _notes = difference(node, entry)
-            if {_operands.WORKLOAD, _operands.VGPU_CONFIG, _operands.OPERANDS} & set(to_label):
+            disturbing = {_operands.WORKLOAD, _operands.VGPU_CONFIG, _operands.OPERANDS} & set(to_label)
+            if disturbing or (repair_paused and freed(node, entry)):
                 found.append(entry.name)
     return found
 
@@ -194,8 +204,13 @@ def _profile_problem(entry: Desired, profiles: frozenset[str] | None) -> Blocker
 # ------------------------------------------------------------------ the plan
 
 
-def make_plan(wanted: t.Sequence[Desired], observed: Observed, in_use: str = "refuse", unknown_nodes: str = "fail") -> Plan:
-    """One Change per node that differs. What is wrong with the request stops all, what holds one node stops that node."""
+def make_plan(
+    wanted: t.Sequence[Desired], observed: Observed, in_use: str = "refuse", unknown_nodes: str = "fail", repair_paused: bool = False
+) -> Plan:
+    """One Change per node that differs. What is wrong with the request stops all, what holds one node stops that node.
+
+    ``repair_paused``: set operands free that a change has paused, if nobody is at work on the node any more.
+    """
     plan = Plan(blockers=request_problems(wanted))
     for entry in wanted:
         node = observed.nodes.get(entry.name)
@@ -217,9 +232,15 @@ def make_plan(wanted: t.Sequence[Desired], observed: Observed, in_use: str = "re
                 "Remove that label if this collection is to have the node."
             )
         to_label, to_note = difference(node, entry)
+        running = observed.operands.get(entry.name, frozenset())
+        to_free = freed(node, entry, running) if repair_paused and entry.operands is not False else {}
+        busy = observed.at_work.get(entry.name, ())
+        if to_free and busy:
+            plan.blockers.append(_busy(entry, to_free, busy))
+            continue
+        to_label.update(to_free)
         if not to_label and not to_note:
             continue
-        running = observed.operands.get(entry.name, frozenset())
         if to_label.get(_operands.OPERANDS) == "false" and running:
             plan.blockers.append(
                 Blocker(
@@ -248,6 +269,16 @@ def make_plan(wanted: t.Sequence[Desired], observed: Observed, in_use: str = "re
     return plan
 
 
+def _busy(entry: Desired, to_free: t.Iterable[str], busy: t.Iterable[str]) -> Blocker:
+    what = ", ".join(sorted(key[len(_operands.DEPLOY_PREFIX) :] for key in to_free))
+    return Blocker(
+        entry.target,
+        f"{', '.join(busy)} is in the middle of a change and has paused {what}",
+        "Wait until it has ended and run again",
+        stops="target",
+    )
+
+
 def _change(entry: Desired, node: Object, to_label: dict[str, str | None], to_note: dict[str, str | None]) -> Change:
     def now(values: t.Mapping[str, str], keys: t.Iterable[str]) -> dict[str, str]:
         return {key: values[key] for key in keys if key in values}
@@ -263,6 +294,8 @@ def _change(entry: Desired, node: Object, to_label: dict[str, str | None], to_no
         reason = f"workload {entry.workload}" + (f", profile {entry.vgpu_config}" if entry.vgpu_config else "")
     else:
         reason = "labels differ"
+    if any(key.startswith(_operands.DEPLOY_PREFIX) and key != _operands.OPERANDS for key in to_label):
+        reason += "; what a change has paused that died is set free"
     return Change(entry.target, "label", before, after, reason)
 
 

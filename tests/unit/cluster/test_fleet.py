@@ -91,6 +91,7 @@ def test_one_read_says_what_there_is_and_who_uses_it(api: FakeApi, run_module) -
         "annotations": {},
         "workload": "vm-passthrough",
         "operands": ["nvidia-vfio-manager"],
+        "at_work": [],
         "allocatable": {A10: 2},
         "withdrawn": [VGPU],
         "used": {A10: [{"namespace": "ml", "pod": "virt-launcher-v-x", "vmi": "v", "count": 1}]},

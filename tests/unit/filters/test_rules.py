@@ -67,6 +67,7 @@ def seen(facts: dict[str, t.Any], workload: str, **more: t.Any) -> dict[str, t.A
             "workload": workload,
             "used": {},
             "operands": [],
+            "at_work": [],
         },
         "cluster": {
             "cluster": {"uid": "u", "server": "https://127.0.0.1:6443"},
@@ -134,6 +135,7 @@ CASES: list[tuple[str, str, dict[str, t.Any], str, dict[str, t.Any], dict[str, t
     ("identity", "vm-vgpu", {"facts/host/boot_id": "other"}, "other", {}, {"facts/host/boot_id": None}),
     ("identity", "vm-passthrough", {"node/boot_id": "other"}, "other", {}, NO_NODE),
     ("label_workload", "container", {"node/workload": "vm-passtrough"}, "vm-passtrough", {"node/workload": None}, NO_NODE),
+    ("node_at_work", "vm-vgpu", {"node/at_work": ["nvidia-vgpu-device-manager"]}, "nvidia-vgpu-device-manager", {}, NO_NODE),
     ("label_paused", "vm-vgpu", {"node/labels": {"a": "paused-for-vgpu-change"}}, "paused-for-vgpu-change", {"node/labels": {"a": ""}}, NO_NODE),
     ("label_paused", "container", {"node/labels": {"a": "true_paused-for-driver-upgrade"}}, "paused", {"node/labels": {}}, {"node/labels": None}),
     ("workload_in_use", "vm-vgpu", {"node/workload": "vm-passthrough", "node/used": A_VM}, "shop/web", {"node/used": A_VM}, {"node/used": None}),

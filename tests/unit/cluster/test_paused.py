@@ -1,0 +1,124 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Operands that a change has paused which died."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from fake_api import FakeApi
+from gpu_objects import DEPLOY, NAMESPACE, PROFILE, STATE, VGPU, WORKLOAD, Json, launcher, node, operand_pod, vmi
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _operands, _paused
+
+PAUSED = "paused-for-vgpu-change"
+UPGRADE = "paused-for-driver-upgrade"
+PLUGIN, VALIDATOR = DEPLOY + "sandbox-device-plugin", DEPLOY + "sandbox-validator"
+VGPU_NODE = {WORKLOAD: "vm-vgpu", PROFILE: "A10-4Q", PLUGIN: PAUSED, VALIDATOR: PAUSED, DEPLOY + "vgpu-manager": "true"}
+WISH = {"name": "a", "workload": "vm-vgpu", "vgpu_config": "A10-4Q"}
+
+
+@pytest.mark.parametrize(
+    ("workload", "before", "after"),
+    [
+        ("vm-vgpu", {PLUGIN: PAUSED, VALIDATOR: ""}, {PLUGIN: "true", VALIDATOR: "true"}),
+        ("vm-vgpu", {PLUGIN: UPGRADE, VALIDATOR: "pre-installed_" + UPGRADE}, {PLUGIN: "true", VALIDATOR: "pre-installed"}),
+        ("vm-vgpu", {PLUGIN: "false", VALIDATOR: "pre-installed"}, {}),
+        ("vm-vgpu", {DEPLOY + "driver": PAUSED, DEPLOY + "device-plugin": ""}, {}),
+        ("vm-passthrough", {DEPLOY + "vgpu-manager": PAUSED, VALIDATOR: PAUSED}, {VALIDATOR: "true"}),
+        ("container", {DEPLOY + "device-plugin": "custom_" + UPGRADE, PLUGIN: PAUSED}, {DEPLOY + "device-plugin": "custom"}),
+        (None, {PLUGIN: PAUSED}, {}),
+        ("vm-vgpu", {DEPLOY + "operands": PAUSED, "team": PAUSED}, {}),
+    ],
+)
+def test_operands_of_the_nodes_own_workload_are_set_free(workload: str | None, before: Json, after: Json) -> None:
+    assert _paused.freed(node("a", before), workload) == after
+
+
+VALUES = st.sampled_from(["true", "false", "", "pre-installed", PAUSED, UPGRADE, "true_" + UPGRADE, "false_" + UPGRADE])
+OPERANDS = st.sampled_from(sorted({DEPLOY + operand for found in _operands.DEPLOYED.values() for operand in found} | {DEPLOY + "operands"}))
+
+
+@given(st.dictionaries(OPERANDS, VALUES), st.sampled_from(sorted(_operands.DEPLOYED)))
+def test_setting_free_again_does_nothing_and_takes_back_nobodys_decision(own: dict[str, str], workload: str) -> None:
+    freed = _paused.freed(node("a", own), workload)
+    assert _paused.freed(node("a", {**own, **freed}), workload) == {}
+    assert all(own[key] not in ("true", "false", "pre-installed") for key in freed)
+    assert set(freed) <= {DEPLOY + operand for operand in _operands.DEPLOYED[workload]}
+
+
+def preparing(operand: str, running: bool = True) -> Json:
+    item = operand_pod(operand, "a", ready=False, phase="Pending")
+    item["status"]["initContainerStatuses"] = [{"state": {"running": {}} if running else {"waiting": {"reason": "ImagePullBackOff"}}}]
+    return item
+
+
+@pytest.mark.parametrize(
+    ("state", "pods", "expected"),
+    [
+        ("pending", [operand_pod("vgpu-device-manager", "a")], ["nvidia-vgpu-device-manager"]),
+        ("success", [operand_pod("vgpu-device-manager", "a")], []),
+        ("failed", [operand_pod("vgpu-device-manager", "a")], []),
+        ("pending", [operand_pod("vgpu-device-manager", "a", ready=False, phase="Pending")], []),
+        ("pending", [operand_pod("vgpu-device-manager", "a", phase="Failed")], []),
+        ("pending", [operand_pod("vgpu-device-manager", "b")], []),
+        ("pending", [], []),
+        ("success", [preparing("vgpu-manager")], ["nvidia-vgpu-manager-daemonset"]),
+        ("success", [preparing("vfio-manager")], ["nvidia-vfio-manager"]),
+        ("success", [preparing("vgpu-manager", running=False)], []),
+        ("success", [preparing("sandbox-validator")], []),
+    ],
+)
+def test_who_is_in_the_middle_of_a_change(state: str, pods: list[Json], expected: list[str]) -> None:
+    assert _paused.at_work(node("a", {STATE: state}), pods) == expected
+
+
+def fill(api: FakeApi, state: str, *pods: Json, vm: bool = False) -> None:
+    api.add("/api/v1/nodes/a", node("a", {**VGPU_NODE, STATE: state}, {VGPU: 12}))
+    for item in (*pods, *([launcher("x", "a", {VGPU: 1})] if vm else [])):
+        api.add(f"/api/v1/namespaces/{item['metadata'].get('namespace', NAMESPACE)}/pods/{item['metadata']['name']}", item)
+    if vm:
+        api.add("/apis/kubevirt.io/v1/namespaces/ml/virtualmachineinstances/x", vmi("x", "a", [VGPU]))
+
+
+def label(api: FakeApi, run_module: t.Callable[..., Json], check: bool = False, **more: t.Any) -> Json:
+    return run_module("gpu_node_label", {**api.params, "nodes": [WISH], "repair_paused": True, **more}, check=check)
+
+
+def test_what_a_dead_change_left_is_repaired_once_and_as_check_mode_said(api: FakeApi, run_module: t.Callable[..., Json]) -> None:
+    fill(api, "pending", operand_pod("vgpu-device-manager", "a", ready=False, phase="Pending"))
+    checked = label(api, run_module, check=True)
+    assert not api.written
+    done = label(api, run_module)
+    assert done["changes"] == checked["changes"]
+    assert done["changes"][0]["after"]["labels"] == {PLUGIN: "true", VALIDATOR: "true"}
+    assert "a change has paused that died" in done["changes"][0]["reason"]
+    assert not label(api, run_module)["changed"]
+
+
+def test_nothing_is_repaired_unless_it_is_asked_for(api: FakeApi, run_module: t.Callable[..., Json]) -> None:
+    fill(api, "pending")
+    assert not label(api, run_module, repair_paused=False)["changed"]
+
+
+def test_a_change_that_is_under_way_is_left_alone_and_named(api: FakeApi, run_module: t.Callable[..., Json]) -> None:
+    fill(api, "pending", operand_pod("vgpu-device-manager", "a"))
+    done = label(api, run_module)
+    assert done["failed"] and not api.written
+    assert "nvidia-vgpu-device-manager is in the middle of a change and has paused sandbox-device-plugin, sandbox-validator" in done["msg"]
+
+
+@pytest.mark.parametrize(("state", "refused"), [("pending", True), ("failed", True), ("success", False)])
+def test_a_change_that_would_go_on_under_a_vm_is_not_set_free(
+    api: FakeApi, run_module: t.Callable[..., Json], state: str, refused: bool
+) -> None:
+    fill(api, state, vm=True)
+    done = label(api, run_module)
+    assert done["failed"] is refused, done
+    assert ("ml/x" in done.get("msg", "") and "may remove vGPUs" in done.get("msg", "")) is refused
+    assert bool(api.written) is not refused
