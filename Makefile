@@ -10,10 +10,13 @@ PYTHON := $(shell GPUFLEET_PYTHON='$(GPUFLEET_PYTHON)' tests/tools/find-python)
 # Without a Python that fits, every command says so instead.
 IN := $(if $(PYTHON),'$(PYTHON)' "$(CURDIR)/tests/tools/env.py",tests/tools/check-machine && false)
 RUN := $(IN) python tests/tools/run_parts.py
+# The molecule scenario whose host is a guest of the kernel suite.
+GUEST_SCENARIO := host_devices
 
 .DEFAULT_GOAL := help
 .PHONY: help check-machine demo test unit unit-targets lint lint-fast lab-test test-core219 bench soak lab-up lab-down shell clean
-.PHONY: format format-check ruff types yamllint ansible-lint docs-lint sanity pytest-lab molecule in-core219 syntax
+.PHONY: format format-check ruff types yamllint ansible-lint docs-lint sanity pytest-lab molecule-lab in-core219 syntax
+.PHONY: kernel-smoke kernel-test pytest-kernel-smoke pytest-kernel molecule-kernel
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -42,14 +45,14 @@ lint: ## all linters, ansible-test sanity of the built archive included
 lint-fast: ## the linters that take seconds
 	@$(RUN) format-check ruff types yamllint
 
-lab-test: ## the lab itself, the playbooks on it, and the molecule scenario; one lab at a time
-	@$(RUN) pytest-lab molecule
+lab-test: ## the lab itself, the playbooks on it, and the molecule scenarios of it and of BMCs; one lab at a time
+	@$(RUN) pytest-lab molecule-lab
 
 kernel-smoke: ## the kernel suite's first scenarios, on emulated machines with NVIDIA-looking devices
-	@$(IN) python -m pytest -q tests/kernel -m smoke
+	@$(RUN) pytest-kernel-smoke molecule-kernel
 
 kernel-test: check-machine ## all scenarios on a real kernel
-	@$(IN) python -m pytest -q tests/kernel
+	@$(RUN) pytest-kernel molecule-kernel
 
 test-core219: ## unit tests and playbook syntax on ansible-core 2.19, which needs Python 3.11
 	@python=$$(tests/tools/find-python 3.11); test -n "$$python" || { echo "The ansible-core 2.19 lane did not run: no Python 3.11 here." >&2; exit 1; }; \
@@ -109,5 +112,14 @@ sanity: ## ansible-test sanity of what the collection archive holds
 pytest-lab:
 	@$(IN) python -m pytest -q tests/lab tests/thread
 
-molecule:
-	@cd extensions && $(IN) molecule test --all
+molecule-lab:
+	@cd extensions && $(IN) molecule test --all --exclude $(GUEST_SCENARIO)
+
+pytest-kernel-smoke:
+	@$(IN) python -m pytest -q tests/kernel -m smoke
+
+pytest-kernel:
+	@$(IN) python -m pytest -q tests/kernel
+
+molecule-kernel:
+	@cd extensions && $(IN) molecule test --scenario-name $(GUEST_SCENARIO)

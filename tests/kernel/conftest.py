@@ -6,12 +6,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import shutil
 import sys
-import tempfile
-import time
 import typing as t
 from pathlib import Path
 
@@ -20,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import pytest
 
 from tests.kernel.guest import Guest
+from tests.kernel.session import session
 from tests.kernel.states import SNAPSHOT, Lab
 
 
@@ -27,37 +23,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "smoke: the part of the suite that belongs to `make test`")
 
 
-PREFIX, LOCK = "gpufleet-kernel-", "lock"
-
-
-def remove_what_was_left(directory: Path) -> None:
-    """The guests' disks of sessions that were killed. One that lives holds its lock; one that has just begun may not have it yet."""
-    for other in directory.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - other.stat().st_mtime < 60:
-                continue
-            with open(other / LOCK, "rb+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(other, ignore_errors=True)
-
-
 @pytest.fixture(scope="session")
 def lab() -> t.Iterator[Lab]:
-    # A short name, because sockets' paths are short.
-    directory = Path(tempfile.mkdtemp(prefix=PREFIX))
-    remove_what_was_left(directory.parent)
-    lock = open(directory / LOCK, "w", encoding="utf-8")  # noqa: SIM115  # held to the end of the session, or of its process
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    try:
-        lab = Lab(directory)
+    with session() as lab:
         found = lab.versions
         print(
             f"\nlane: guest kernel {found.release} ({found.kernel}), QEMU {found.qemu}, emulated; not run: a real GPU, NVIDIA's driver, KVM"
         )
         yield lab
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-        lock.close()
 
 
 @pytest.fixture(scope="session")

@@ -26,8 +26,6 @@ _SETTINGS = f"""\
 callback_plugins = {HERE / "callback_plugins"}
 callbacks_enabled = results
 inject_facts_as_vars = false
-[ssh_connection]
-pipelining = true
 """
 
 
@@ -48,8 +46,10 @@ def inventory(guest: Guest) -> str:
         "ansible_port": guest.qemu.port,
         "ansible_user": "root",
         "ansible_ssh_private_key_file": str(guest.identity),
-        "ansible_ssh_common_args": "",
-        "ansible_ssh_args": shlex.join(guest.ssh_options),
+        # Where testinfra looks for them too.
+        "ansible_ssh_common_args": shlex.join(guest.ssh_options),
+        "ansible_ssh_args": "",
+        "ansible_ssh_pipelining": True,
         "ansible_python_interpreter": "/usr/bin/python3",
     }
     return json.dumps({"all": {"hosts": {HOST: variables}}})

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel import archive, cached, conftest, disk
+from tests.kernel import archive, cached, disk, session
 from tests.tools import env
 from tests.tools.children import alive
 
@@ -46,14 +46,14 @@ def test_a_machine_ends_with_who_started_it_even_if_that_is_killed() -> None:
 
 def test_what_a_killed_session_left_is_removed_and_what_a_living_one_has_is_not(tmp_path: Path) -> None:
     for name in ("dead", "living", "new"):
-        (tmp_path / f"{conftest.PREFIX}{name}").mkdir()
+        (tmp_path / f"{session.PREFIX}{name}").mkdir()
         if name != "new":
-            (tmp_path / f"{conftest.PREFIX}{name}" / conftest.LOCK).touch()
-            os.utime(tmp_path / f"{conftest.PREFIX}{name}", (0, 0))
-    with open(tmp_path / f"{conftest.PREFIX}living" / conftest.LOCK, "w", encoding="utf-8") as lock:
+            (tmp_path / f"{session.PREFIX}{name}" / session.LOCK).touch()
+            os.utime(tmp_path / f"{session.PREFIX}{name}", (0, 0))
+    with open(tmp_path / f"{session.PREFIX}living" / session.LOCK, "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        conftest.remove_what_was_left(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{conftest.PREFIX}living", f"{conftest.PREFIX}new"]
+        session.remove_what_was_left(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{session.PREFIX}living", f"{session.PREFIX}new"]
 
 
 def test_what_is_made_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
