@@ -101,10 +101,7 @@ def profiles(gpu: SlicedGpu) -> dict[str, Profile]:
 
 @functools.lru_cache(maxsize=256)
 def _layouts(kinds: tuple[Profile, ...], counts: tuple[int, ...]) -> dict[tuple[int, ...], tuple[tuple[int, int], ...]]:
-    """All parts of these counts of instances that can stand beside each other; of each, one way: number of the profile and first slice.
-
-    An instance is only added behind those of its profile, and profiles in turn, so every way is found once.
-    """
+    """All parts of these counts of instances that can stand beside each other; of each, one way: number of the profile and first slice."""
     media = [number for number, kind in enumerate(kinds) if kind.name.endswith(MEDIA)]
     found: dict[tuple[int, ...], tuple[tuple[int, int], ...]] = {}
     todo: list[tuple[tuple[int, ...], int, tuple[tuple[int, int], ...]]] = [((0,) * len(kinds), 0, ())]
@@ -112,10 +109,11 @@ def _layouts(kinds: tuple[Profile, ...], counts: tuple[int, ...]) -> dict[tuple[
     while todo:
         have, taken, placed = todo.pop()
         found.setdefault(have, placed)
-        for number, kind in enumerate(kinds):
+        # What is put on the stack last is tried first: the largest profile, at its first place.
+        for number, kind in reversed(list(enumerate(kinds))):
             if have[number] == min(counts[number], kind.most) or (number in media and any(have[other] for other in media)):
                 continue
-            for start in kind.starts:
+            for start in reversed(kind.starts):
                 cover = ((1 << kind.covers) - 1) << start
                 state = ((*have[:number], have[number] + 1, *have[number + 1 :]), taken | cover)
                 if not cover & taken and state not in seen:
