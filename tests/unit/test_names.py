@@ -11,7 +11,7 @@ import pytest
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names, _names
 
-TYPES = Path(__file__).parents[2] / "plugins" / "plugin_utils" / "_vgpu" / "vgpu_types.json"
+TYPES = Path(__file__).parent / "vgpu" / "vgpu_types.json"
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,7 @@ import json
 import typing as t
 from pathlib import Path
 
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils import _vgpu
-
-TABLE = Path(_vgpu.__file__ or "").with_name("vgpu_types.json")
+TABLE = Path(__file__).parents[1] / "unit" / "vgpu" / "vgpu_types.json"
 
 
 @dataclasses.dataclass(frozen=True)

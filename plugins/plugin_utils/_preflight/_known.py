@@ -26,12 +26,12 @@ def with_known(facts: t.Any) -> t.Any:
 
 
 def _known(gpu: t.Mapping[str, t.Any]) -> dict[str, t.Any] | None:
-    found = _catalogue.families(str(gpu.get("vendor_device") or ""), str(gpu.get("subsystem") or ""))
+    found = _catalogue.at(str(gpu.get("vendor_device") or ""), str(gpu.get("subsystem") or ""))
     if not found:
         return None
     return {
-        "families": [family["family"] for family in found],
-        "architecture": found[0]["architecture"],
-        "sriov": any(family["sriov"] for family in found),
-        "mig_capable": any(family["mig_capable"] for family in found),
+        "families": [family.family for family in found],
+        "architecture": found[0].architecture,
+        "sriov": any(family.sriov for family in found),
+        "mig_capable": any(family.mig_capable for family in found),
     }

@@ -123,7 +123,7 @@ def test_a_recording_of_a_recording_is_the_same_again(root: Path, tmp_path: Path
 
 
 def test_every_vgpu_type_of_the_catalogue_has_the_shape_of_one() -> None:
-    text = (PROGRAM.parents[1] / "plugins/plugin_utils/_vgpu/vgpu_types.json").read_text(encoding="utf-8")
+    text = (PROGRAM.parents[1] / "tests/unit/vgpu/vgpu_types.json").read_text(encoding="utf-8")
     names = re.findall(r'"name":"([^"]+-[0-9]+[ABCQ][A-Z]*)"', text)
     assert len(names) > 400
     assert [name for name in names if not re.fullmatch(recorder.VGPU_TYPE, f"NVIDIA {name}")] == []

@@ -20,7 +20,6 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._holders i
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import KernelError
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Gpu, Vgpu, VgpuType, size_mib
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu_wish import TypeWish, Wish
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _catalogue
 from tests.hosts import kernel_vgpu, tree
 from tests.hosts.vgpu_node import A, Node, build, gpu, said
 
@@ -140,7 +139,7 @@ def test_a_plain_name_that_two_types_have_is_ambiguous() -> None:
 
 
 def test_the_number_of_equal_vgpus_is_that_of_nvidia_s_tables_for_every_type_on_virtual_functions() -> None:
-    data = json.loads(Path(_catalogue.__file__).with_name("vgpu_types.json").read_text())
+    data = json.loads((Path(__file__).parents[1] / "vgpu" / "vgpu_types.json").read_text())
     checked = 0
     for family in data["gpus"]:
         sliced = [kind for kind in family["types"] if "max_equal_size" in kind]
