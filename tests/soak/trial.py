@@ -35,7 +35,7 @@ import pytest
 from tests.soak.graft import graft
 from tests.soak.mutants import Mutant
 from tests.tools import env
-from tests.tools.children import wait_for_a_group
+from tests.tools.children import die_with_parent, wait_for_a_group
 
 PACKAGE = "ansible_collections.gpufleet.kubevirt"
 #: Exit codes of a child.
@@ -270,6 +270,7 @@ class Session:
         code = BROKEN
         try:
             os.setpgid(0, 0)
+            die_with_parent()
             silence = os.open(os.devnull, os.O_RDWR)
             for number in (0, 1):
                 os.dup2(silence, number)
