@@ -49,7 +49,7 @@ class Blocker:
     target: str
     problem: str
     remedy: str
-    stops: str = "all"
+    stops: t.Literal["all", "target"] = "all"
 
     def as_dict(self) -> dict[str, str]:
         return {"target": self.target, "problem": self.problem, "remedy": self.remedy}

@@ -93,7 +93,7 @@ def _vgpus(host: Host, commands: Commands, entries: t.Mapping[str, _persist.Entr
     if not entries:
         return []
     machine = (host.read_text("/etc/machine-id") or "").strip()
-    rules = _vgpu_plan.Rules(asks_driver=commands.can_run, space=_mdev.namespace(machine) if machine else None)
+    rules = _vgpu_plan.Rules(waits=False, asks_driver=commands.can_run, space=_mdev.namespace(machine) if machine else None)
     found: Missing = []
     for backend in sorted({entry["backend"] for entry in entries.values()}):
         vgpus = VgpuHost(host, commands, _WRITE, backend)

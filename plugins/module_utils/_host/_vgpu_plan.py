@@ -15,7 +15,7 @@ import uuid
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY, Blocker, Change, Plan
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _mdev, _vgpu_room, _vgpu_wish
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Gpu, Vgpu, VgpuType
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Gpu, Vgpu, VgpuType, size_mib
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu_wish import TypeWish, Wish
 
 CREATE, REMOVE, SET = "create", "remove", "set"
@@ -26,9 +26,9 @@ Placed = t.Tuple[VgpuType, t.Optional[int]]
 class Rules:
     """``waits``: a held vGPU that must go is waited for, not refused. ``asks_driver``: nvidia-smi can be run."""
 
-    waits: bool = False
-    asks_driver: bool = True
-    space: t.Optional[uuid.UUID] = None  #: of this machine's UUIDs
+    waits: bool
+    asks_driver: bool
+    space: t.Optional[uuid.UUID]  #: of this machine's UUIDs
 
 
 @dataclasses.dataclass
@@ -42,23 +42,24 @@ class Sorted:
 
 def plan(gpu: Gpu, wish: Wish, rules: Rules) -> Plan:
     """The changes of one GPU, removals first, then the mixed-size mode, then the largest types first."""
+    if gpu.backend is None:
+        if wish.state == "absent" or not any(entry.count for entry in wish.types):
+            return Plan()
+        return Plan(blockers=[_stop(gpu, f"it cannot make vGPUs: {gpu.why}", "Mend that first (driver, sriov_vfs), then run again")])
     wanted, blockers = _resolved(gpu, wish)
     if blockers:
         return Plan(blockers=blockers)
-    if gpu.backend is None:
-        if not wanted:
-            return Plan()
-        return Plan(blockers=[_stop(gpu, f"it cannot make vGPUs: {gpu.why}", "Mend that first (driver, sriov_vfs), then run again")])
     parts = _sort(gpu, wanted, wish)
     out = Plan()
     out.blockers += _held(gpu, parts, rules, out.warnings)
     out.blockers += _forbidden(gpu, parts, wish)
     if parts.create and gpu.backend == "mdev" and rules.space is None:
         out.blockers.append(_stop(gpu, "the host has no machine id, from which the UUIDs are made", "Run systemd-machine-id-setup"))
-    mode = _mode(gpu, parts, wish, rules, out)
+    mode = _mode(gpu, parts, wish, rules)
+    out.blockers += mode.blockers
     if out.blockers:
         return out
-    out.changes = [_removal(gpu, vgpu, wish) for vgpu in parts.remove] + mode + _creations(gpu, parts, rules)
+    out.changes = [_removal(gpu, vgpu, wish) for vgpu in parts.remove] + mode.changes + _creations(gpu, parts, rules)
     return out
 
 
@@ -68,14 +69,10 @@ def _stop(gpu: Gpu, problem: str, remedy: str) -> Blocker:
 
 def _resolved(gpu: Gpu, wish: Wish) -> t.Tuple[t.Dict[str, t.Tuple[VgpuType, TypeWish]], t.List[Blocker]]:
     wanted: t.Dict[str, t.Tuple[VgpuType, TypeWish]] = {}
-    blockers = []
+    blockers: t.List[Blocker] = []
+    if wish.state == "absent" and not gpu.vgpus:
+        return wanted, blockers
     for entry in wish.types:
-        if gpu.backend is None:
-            if wish.state != "absent" and entry.count:
-                wanted[entry.type] = (VgpuType("", entry.type, None), entry)
-            continue
-        if wish.state == "absent" and not gpu.vgpus:
-            continue
         kind, blocker = _vgpu_wish.resolve(gpu, entry.type)
         if blocker:
             blockers.append(blocker)
@@ -93,8 +90,7 @@ def _resolved(gpu: Gpu, wish: Wish) -> t.Tuple[t.Dict[str, t.Tuple[VgpuType, Typ
 def _sort(gpu: Gpu, wanted: t.Mapping[str, t.Tuple[VgpuType, TypeWish]], wish: Wish) -> Sorted:
     parts = Sorted()
     if wish.state == "absent":
-        goes = [vgpu for vgpu in gpu.vgpus if not wish.types or vgpu.name in wanted]
-        return Sorted(keep=[vgpu for vgpu in gpu.vgpus if vgpu not in goes], remove=goes)
+        return Sorted(remove=[vgpu for vgpu in gpu.vgpus if not wish.types or vgpu.name in wanted])
     for name, (kind, entry) in wanted.items():
         # What a VM holds stays before what is idle.
         have = sorted((vgpu for vgpu in gpu.vgpus if vgpu.name == name), key=lambda vgpu: (not vgpu.held, gpu.parents.index(vgpu.parent)))
@@ -160,7 +156,11 @@ def _forbidden(gpu: Gpu, parts: Sorted, wish: Wish) -> t.List[Blocker]:
     if unnamed:
         problem = f"{unnamed[0].device} has a vGPU of type {unnamed[0].type_id}, whose name cannot be read back from the driver"
         return [_stop(gpu, problem, "Remove it (state: absent without types) and run again")]
-    final: t.List[Placed] = [(gpu.named(vgpu.name or "") or VgpuType("", vgpu.name or "", None), vgpu.placement_id) for vgpu in parts.keep]
+    final = [
+        (gpu.named(vgpu.name) or VgpuType(vgpu.type_id, vgpu.name, size_mib(vgpu.name)), vgpu.placement_id)
+        for vgpu in parts.keep
+        if vgpu.name is not None
+    ]
     final += parts.create
     sizes = {kind.size_mib for kind, _place in final if not kind.mig_backed}
     if len(sizes) > 1 and wish.mixed_size != "on" and not (wish.mixed_size == "unmanaged" and gpu.mixed):
@@ -179,24 +179,23 @@ def _forbidden(gpu: Gpu, parts: Sorted, wish: Wish) -> t.List[Blocker]:
     return []
 
 
-def _mode(gpu: Gpu, parts: Sorted, wish: Wish, rules: Rules, out: Plan) -> t.List[Change]:
-    if wish.mixed_size == "unmanaged" or not rules.asks_driver or wish.state == "absent" or gpu.backend is None:
-        return []
+def _mode(gpu: Gpu, parts: Sorted, wish: Wish, rules: Rules) -> Plan:
+    if wish.mixed_size == "unmanaged" or not rules.asks_driver or wish.state == "absent":
+        return Plan()
     on = wish.mixed_size == "on"
     if gpu.mixed is on or (gpu.mixed is None and (not parts.create or parts.keep)):
-        return []
+        return Plan()
     if parts.keep:
         problem = f"mixed-size mode is {'off' if on else 'on'} and can be changed only while the GPU has no vGPU; {len(parts.keep)} stay"
-        out.blockers.append(_stop(gpu, problem, "Remove its vGPUs first, or use mixed_size: unmanaged"))
-        return []
+        return Plan(blockers=[_stop(gpu, problem, "Remove its vGPUs first, or use mixed_size: unmanaged")])
     before = None if gpu.mixed is None else ("on" if gpu.mixed else "off")
     after = {"gpu": gpu.address, "mixed_size": wish.mixed_size}
-    return [Change(f"{gpu.target} mixed-size mode", SET, before, after, f"mixed_size is {wish.mixed_size}")]
+    return Plan([Change(f"{gpu.target} mixed-size mode", SET, before, after, f"mixed_size is {wish.mixed_size}")])
 
 
 def _removal(gpu: Gpu, vgpu: Vgpu, wish: Wish) -> Change:
     before = {"gpu": gpu.address, "parent": vgpu.parent, "device": vgpu.device, "type": vgpu.name or vgpu.type_id}
-    reason = "its type is not wanted here" if wish.state == "exact" else "it shall be absent"
+    reason = "it is not among what is wanted" if wish.state == "exact" else "it shall be absent"
     return Change(f"vGPU {vgpu.device}", REMOVE, before, None, reason)
 
 

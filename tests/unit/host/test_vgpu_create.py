@@ -231,6 +231,18 @@ def test_a_gpu_without_types_says_why(node: Make) -> None:
     host = node(vfs=0)
     assert "without virtual functions" in said(host.run(gpu(("A10-4Q", 1))))
     assert not host.run({"address": A, "types": []})["failed"]
+    assert not host.run(gpu(("A10-4Q", 0)))["failed"]
+    assert not host.run(gpu(("A10-4Q", 1)), state="absent")["failed"]
+    assert not host.run(gpu(("A10-4Q", 0), ("A10-8Q", 0), address=B))["failed"]
+
+
+def test_a_type_that_the_driver_does_not_know_is_absent_where_nothing_is_and_a_mistake_where_something_is(node: Make) -> None:
+    host = node()
+    gone = {"address": A, "types": [{"type": "A10-5Q"}]}
+    absent = host.run(gone, state="absent")
+    assert not absent["failed"] and not absent["changed"]
+    host.run(gpu(("A10-4Q", 1)))
+    assert "NVIDIA A10-4Q" in said(host.run(gone, state="absent"))
 
 
 @backends

@@ -24,7 +24,7 @@ from tests.hosts import kernel_vgpu, tree
 from tests.hosts.vgpu_node import A, Node, build, gpu, said
 
 SPACE = _mdev.namespace("0123456789abcdef0123456789abcdef")
-RULES = _vgpu_plan.Rules(space=SPACE)
+RULES = _vgpu_plan.Rules(waits=False, asks_driver=True, space=SPACE)
 PARENTS = tuple(f"0000:41:{number >> 3:02x}.{number & 7}" for number in range(4, 12))
 TYPES = {name.partition(" ")[2]: VgpuType(f"nvidia-{n}", name, size_mib(name), most) for n, (name, most) in tree.A10_TYPES.items()}
 QEMU = Holder(4711, "qemu-kvm", "/dev/vfio/28", "vm")
@@ -116,6 +116,73 @@ def test_held_vgpus_are_never_in_a_plan_and_are_named_when_they_would_have_to_go
         assert all(any(device in blocker.problem for blocker in plan.blockers) for device in held)
 
 
+def one(size: str = "4Q", **more: t.Any) -> Vgpu:
+    return Vgpu(**{"device": "device-0", "parent": PARENTS[0], "type_id": "nvidia-593", "name": f"NVIDIA A10-{size}", **more})
+
+
+def refusal(of: Gpu, *types: tuple[str, int], **more: t.Any) -> tuple[str, str]:
+    """The only Blocker of a plan: problem and remedy."""
+    wish = Wish(A, tuple(TypeWish(name, count) for name, count in types), **more)
+    plan = _vgpu_plan.plan(of, wish, RULES)
+    assert not plan.changes and len(plan.blockers) == 1 and plan.blockers[0].stops == "target"
+    return plan.blockers[0].problem, plan.blockers[0].remedy
+
+
+@pytest.mark.parametrize(
+    ("vgpu", "problem", "remedy"),
+    [
+        (one(holders=(QEMU,)), f"NVIDIA A10-4Q (device-0) would have to go, and is in use: {QEMU}", "Stop that VM or process"),
+        (one(name=None, holders=(QEMU,)), "the vGPU of type nvidia-593 (device-0) would have to go", "Stop that VM or process"),
+        (one(holders=None), "and is in use: it cannot be told by whom", "Become root"),
+    ],
+)
+def test_a_held_vgpu_is_named_with_what_to_do_about_it(vgpu: Vgpu, problem: str, remedy: str) -> None:
+    said = refusal(made([vgpu]), state="absent")
+    assert problem in said[0] and said[1].startswith(remedy)
+
+
+@pytest.mark.parametrize("state", ["exact", "present"])
+def test_nothing_is_made_beside_or_instead_of_a_vgpu_whose_type_cannot_be_named(state: str) -> None:
+    problem, remedy = refusal(made([one(name=None)]), ("A10-4Q", 1), state=state)
+    assert problem.startswith("device-0 has a vGPU of type nvidia-593, whose name cannot be read") and "state: absent" in remedy
+    change = _vgpu_plan.plan(made([one(name=None)]), Wish(A, (), "absent"), RULES).changes[0]
+    assert change.reason == "it shall be absent" and change.before == {
+        "gpu": A,
+        "parent": PARENTS[0],
+        "device": "device-0",
+        "type": "nvidia-593",
+    }
+
+
+@pytest.mark.parametrize(("there", "expected"), [("4B", ["create"]), ("8B", [])])
+def test_a_vgpu_of_a_type_that_the_driver_lists_no_more_counts_with_the_size_in_its_name(there: str, expected: list[str]) -> None:
+    plan = _vgpu_plan.plan(made([one(there)], types=[TYPES["A10-4Q"]]), Wish(A, (TypeWish("A10-4Q", 1),), "present"), RULES)
+    assert [change.action for change in plan.changes] == expected
+    assert bool(plan.blockers) is not bool(expected)
+
+
+FULL = tuple(dataclasses.replace(kind, offered=False) for kind in TYPES.values())
+
+
+@pytest.mark.parametrize(
+    ("vgpus", "mixed", "wished", "words"),
+    [
+        ([], False, "A10-4Q", "the driver has no room for NVIDIA A10-4Q now, although it has no vGPU (is MIG on?)"),
+        ([one("2B")], False, "A10-2Q", "the driver has no room for NVIDIA A10-2Q now"),
+        ([one()], True, "A10-8Q", ""),  # of another size the driver lists only what its own placement leaves
+    ],
+)
+def test_a_driver_without_room_is_believed_where_nothing_is_to_go(vgpus: list[Vgpu], mixed: bool, wished: str, words: str) -> None:
+    full = dataclasses.replace(made(vgpus, types=FULL), mixed=mixed)
+    if words:
+        assert refusal(full, (wished, 1), state="present") == (words, "See what occupies it, or correct the type")
+    else:
+        plan = _vgpu_plan.plan(full, Wish(A, (TypeWish(wished, 1),), "present"), RULES)
+        assert [change.action for change in plan.changes] == ["create"], plan
+    freed = _vgpu_plan.plan(full, Wish(A, (TypeWish(wished, 1),)), RULES)
+    assert [change.action for change in freed.changes] == (["remove", "create"] if vgpus else [])
+
+
 # Names
 
 
@@ -186,10 +253,80 @@ def test_a_mix_whose_places_are_given_may_replace_what_is_there() -> None:
 
 
 @pytest.mark.parametrize(("kept", "removed"), [(12, []), (None, []), (6, ["device-0"])])
-def test_a_vgpu_elsewhere_than_wanted_is_made_again(kept: int | None, removed: list[str]) -> None:
+def test_a_vgpu_elsewhere_than_wanted_is_made_again_unless_present_is_enough(kept: int | None, removed: list[str]) -> None:
     state = made([Vgpu("device-0", PARENTS[0], "nvidia-596", "NVIDIA A10-12Q", (), kept)], "vendor_vfio")
-    plan = _vgpu_plan.plan(state, Wish(A, (TypeWish("A10-12Q", 1, (12,)),)), RULES)
+    wish = Wish(A, (TypeWish("A10-12Q", 1, (12,)),))
+    plan = _vgpu_plan.plan(state, wish, RULES)
     assert [change.before["device"] for change in plan.changes if change.before] == removed
+    assert not _vgpu_plan.plan(state, dataclasses.replace(wish, state="present"), RULES).changes
+
+
+@pytest.mark.parametrize(
+    ("have", "wanted", "removed", "made_at"),
+    [
+        ([0, 8], (0, 4, 8, 12), [], ["4", "12"]),
+        ([8, 20], (0, 8), ["device-1"], ["0"]),
+        ([None], (0, 4, 8), [], ["4", "8"]),  # where the driver does not say, the first place that is wanted is taken for it
+        ([None, 4], (0, 4, 8), [], ["8"]),
+        ([0, 4], (4,), ["device-0"], []),
+    ],
+)
+def test_vgpus_stay_where_one_is_wanted_and_the_places_that_are_left_are_filled(
+    have: list[int | None], wanted: tuple[int, ...], removed: list[str], made_at: list[str]
+) -> None:
+    vgpus = [Vgpu(f"device-{n}", PARENTS[n], "nvidia-593", "NVIDIA A10-4Q", (), place) for n, place in enumerate(have)]
+    plan = _vgpu_plan.plan(made(vgpus, "vendor_vfio"), Wish(A, (TypeWish("A10-4Q", len(wanted), wanted),)), RULES)
+    assert [(change.before["device"], change.reason) for change in plan.changes if change.before] == [
+        (device, "it is not among what is wanted") for device in removed
+    ]
+    assert [change.after["placement_id"] for change in plan.changes if change.after] == made_at
+
+
+@pytest.mark.parametrize("backend", ["mdev", "vendor_vfio"])
+def test_each_new_vgpu_gets_the_next_free_function(backend: str) -> None:
+    plan = _vgpu_plan.plan(made([one(parent=PARENTS[1], device=PARENTS[1])], backend), Wish(A, (TypeWish("A10-4Q", 4),)), RULES)
+    afters = [change.after for change in plan.changes]
+    assert [after["parent"] for after in afters] == [PARENTS[0], PARENTS[2], PARENTS[3]]
+    devices = [
+        after["parent"] if backend == "vendor_vfio" else _mdev.identity(SPACE, after["parent"], "NVIDIA A10-4Q", 0) for after in afters
+    ]
+    assert [after["device"] for after in afters] == devices and {change.action for change in plan.changes} == {"create"}
+    assert {change.reason for change in plan.changes} == {"A10-4Q is wanted"}
+
+
+# Mixed-size mode
+
+
+@pytest.mark.parametrize(
+    ("mode", "wished", "state", "there", "expected"),
+    [
+        (False, "on", "exact", False, ("off", "on")),
+        (True, "off", "exact", False, ("on", "off")),
+        (None, "on", "exact", False, (None, "on")),
+        (True, "on", "exact", False, None),
+        (False, "off", "exact", False, None),
+        (True, "unmanaged", "exact", False, None),
+        (None, "on", "exact", True, None),  # it cannot be asked, and what is there shows that it does
+        (False, "on", "absent", True, None),
+        (False, "on", "present", True, "mixed-size mode is off and can be changed only while the GPU has no vGPU; 1 stay"),
+        (True, "off", "present", True, "mixed-size mode is on and can be changed only while the GPU has no vGPU; 1 stay"),
+    ],
+)
+def test_the_mode_is_changed_where_it_is_wanted_and_nothing_stays(
+    mode: bool | None, wished: str, state: str, there: bool, expected: tuple[str | None, str] | str | None
+) -> None:
+    gpu_ = dataclasses.replace(made([one()] if there else []), mixed=mode)
+    plan = _vgpu_plan.plan(gpu_, Wish(A, (TypeWish("A10-4Q", 2),), state, wished), RULES)
+    changes = [(change.before, change.after) for change in plan.changes if change.action == "set"]
+    if isinstance(expected, str):
+        assert [blocker.problem for blocker in plan.blockers] == [expected] and not plan.changes
+    else:
+        assert changes == ([(expected[0], {"gpu": A, "mixed_size": expected[1]})] if expected else []) and not plan.blockers
+
+
+@pytest.mark.parametrize("there", [[], [one()]])
+def test_a_mode_that_is_not_known_is_not_set_for_nothing(there: list[Vgpu]) -> None:
+    assert not _vgpu_plan.plan(made(there), Wish(A, (TypeWish("A10-4Q", len(there)),), "exact", "on"), RULES).changes
 
 
 # Mixed-size mode, on a host whose programs run
@@ -229,7 +366,7 @@ def smi(tmp_path: Path, reacting: t.Any, run_module: t.Any, monkeypatch: pytest.
 @pytest.mark.parametrize("knows", [True, False])
 def test_the_mode_is_set_before_the_first_vgpu_and_only_once(smi: Smi, knows: bool) -> None:
     smi.knows = knows
-    wish = gpu(("A10-4Q", 2), ("A10-12Q", 1))
+    wish = gpu(("A10-4Q", 2), ("A10-8Q", 1))
     checked = smi.host.run(wish, mixed_size="on", check=True)
     assert not smi.calls
     made = smi.host.run(wish, mixed_size="on")
@@ -237,7 +374,7 @@ def test_the_mode_is_set_before_the_first_vgpu_and_only_once(smi: Smi, knows: bo
     assert made["changes"] == checked["changes"]
     assert [(c["action"], (c["after"] or {}).get("type")) for c in made["changes"]] == [
         ("set", None),
-        ("create", "NVIDIA A10-12Q"),
+        ("create", "NVIDIA A10-8Q"),
         ("create", "NVIDIA A10-4Q"),
         ("create", "NVIDIA A10-4Q"),
     ]
