@@ -38,8 +38,8 @@ class Virtual:
 
     address: str
     driver: t.Optional[str]
-    vgpu: t.Optional[str] = None
-    holders: t.Optional[t.Tuple[Holder, ...]] = ()
+    vgpu: t.Optional[str]
+    holders: t.Optional[t.Tuple[Holder, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +48,17 @@ class Physical:
 
     address: str
     vendor: str
+    device: str
     is_gpu: bool
     driver: t.Optional[str]
     total: t.Optional[int]
-    enabled: int = 0
-    virtual: t.Tuple[Virtual, ...] = ()
-    holders: t.Optional[t.Tuple[Holder, ...]] = ()
-    vgpu: t.Optional[str] = None
-    parent: t.Optional[str] = None  #: it is a virtual function itself, of this one
-    first: t.Optional[int] = None
-    stride: t.Optional[int] = None
-
-    device: str = ""
+    enabled: int
+    virtual: t.Tuple[Virtual, ...]
+    holders: t.Optional[t.Tuple[Holder, ...]]
+    vgpu: t.Optional[str]
+    parent: t.Optional[str]  #: it is a virtual function itself, of this one
+    first: t.Optional[int]
+    stride: t.Optional[int]
 
     @property
     def target(self) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _commands, _sriov, _sriov_host
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _commands, _holders, _sriov, _sriov_host
 from tests.hosts import kernel_vgpu, tree
 from tests.hosts.vgpu_node import VF0, A, B, Node, build, gpu, said
 
@@ -298,6 +298,13 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert host.snapshot() == before and len(host.host.written) == writes
 
 
+def test_none_on_a_function_that_has_none_is_nothing_to_do(node: Make) -> None:
+    host = node()
+    no_sriov(host)
+    made = host.vfs({"address": A, "count": "0"}, method="sysfs")
+    assert not made["failed"] and not made["changed"]
+
+
 def test_a_function_twice_is_refused(node: Make) -> None:
     assert "listed more than once" in said(node().vfs({"address": A}, {"address": A.upper()}))
 
@@ -349,3 +356,98 @@ def test_a_virtual_function_has_none_of_its_own(node: Make, count: str) -> None:
     made = host.vfs({"address": VF0, "count": count}, method="sysfs")
     assert made["failed"] and f"Name {A}" in said(made)
     assert enabled(host, A) == 4
+
+
+# The decisions, on values
+
+
+def physical(**more: t.Any) -> _sriov.Physical:
+    values: dict[str, t.Any] = {
+        "address": A,
+        "vendor": "10de",
+        "device": "2236",
+        "is_gpu": True,
+        "driver": "nvidia",
+        "total": 6,
+        "enabled": 0,
+    }
+    values |= {"virtual": (), "holders": (), "vgpu": None, "parent": None, "first": 4, "stride": 1}
+    return _sriov.Physical(**{**values, **more})
+
+
+def virtuals(count: int, **more: t.Any) -> tuple[_sriov.Virtual, ...]:
+    return tuple(_sriov.Virtual(f"0000:41:00.{4 + n}", **{"driver": "nvidia", "vgpu": None, "holders": (), **more}) for n in range(count))
+
+
+@pytest.mark.parametrize(
+    ("vendor", "is_gpu", "asked", "method"),
+    [
+        ("10de", True, "auto", "sriov_manage"),
+        ("10de", True, "sysfs", "sysfs"),
+        ("10de", False, "auto", "sysfs"),  # a network function of a DPU
+        ("8086", True, "auto", "sysfs"),
+        ("15b3", False, "auto", "sysfs"),
+        ("15b3", False, "sriov_manage", "sriov_manage"),
+    ],
+)
+def test_nvidia_s_program_is_chosen_for_its_gpus_only(vendor: str, is_gpu: bool, asked: str, method: str) -> None:
+    assert _sriov.method_of(physical(vendor=vendor, is_gpu=is_gpu), _sriov.Wish(A, 1, asked)) == method
+
+
+@pytest.mark.parametrize(
+    ("function", "number", "expected"),
+    [
+        ({}, 0, "0000:41:00.4"),
+        ({}, 5, "0000:41:01.1"),
+        ({"first": 1, "stride": 2}, 3, "0000:41:00.7"),
+        ({"address": "0000:41:00.1", "first": 8}, 0, "0000:41:01.1"),
+        ({"address": "0000:41:1f.7", "first": 1}, 0, "0000:42:00.0"),
+        ({"address": "0001:41:02.0", "first": 0x101}, 15, "0001:42:04.0"),
+        ({"first": None}, 0, None),
+        ({"stride": None}, 0, None),
+    ],
+)
+def test_virtual_functions_will_be_where_the_specification_says(function: dict[str, t.Any], number: int, expected: str | None) -> None:
+    assert _sriov.place(physical(**function), number) == expected
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (None, ["it is gone from the bus"]),
+        (physical(enabled=2, virtual=virtuals(2)), []),
+        (physical(enabled=2, virtual=virtuals(2), driver=None), ["its driver is none, and was nvidia"]),
+        (physical(enabled=3, virtual=virtuals(3)), ["it has 3 virtual functions, not 2"]),
+        (physical(enabled=2, virtual=virtuals(1)), ["1 of its 2 virtual functions are on the bus"]),
+        (physical(enabled=2, virtual=virtuals(2, driver=None)), ["2 virtual functions have no driver (0000:41:00.4 first)"]),
+    ],
+)
+def test_what_is_not_as_it_must_be_afterwards_is_said(now: _sriov.Physical | None, expected: list[str]) -> None:
+    assert _sriov.unfinished(now, physical(), 2) == expected
+
+
+def test_virtual_functions_of_other_drivers_may_be_left_without_one() -> None:
+    network = physical(driver="mlx5_core", enabled=2, virtual=virtuals(2, driver=None))
+    assert _sriov.unfinished(network, network, 2) == []
+
+
+def test_all_that_is_in_use_is_named_or_that_it_cannot_be_told() -> None:
+    holder = _holders.Holder(4711, "qemu-kvm", "/dev/vfio/28", "vm")
+    free, held = virtuals(2)[:1], virtuals(2, holders=(holder,), vgpu="of type 593")[1:]
+    blockers = _sriov.in_use(physical(virtual=(*free, *held), holders=(holder, holder), vgpu="x"))
+    assert [blocker.problem for blocker in blockers] == [
+        f"it is in use by {holder}, {holder}",
+        f"its 0000:41:00.5 is in use by {holder}",
+        "it has the vGPU x",
+        "its 0000:41:00.5 has the vGPU of type 593",
+    ]
+    unknown = _sriov.in_use(physical(holders=None, virtual=virtuals(2, holders=None)))
+    assert [blocker.problem for blocker in unknown] == ["who holds it cannot be told"]
+
+
+@pytest.mark.parametrize(
+    ("count", "virtual"), [(None, ["0000:41:00.4"]), (1, ["0000:41:00.4"]), (2, ["0000:41:00.4", "0000:41:00.5"]), (0, [])]
+)
+def test_a_result_has_the_functions_that_are_there_or_will_be(count: int | None, virtual: list[str]) -> None:
+    found = _sriov.after(physical(enabled=1, virtual=virtuals(1)), count)
+    assert found == {"address": A, "count": 1 if count is None else count, "virtual_functions": virtual}
