@@ -104,7 +104,7 @@ def apply(host: Host, commands: Commands, seen: Seen, changes: t.Sequence[Change
         by_kind.setdefault(change.target.partition(" ")[0], []).append(change)
     try:
         for change in by_kind.get("unit", []):
-            failed = _run(commands, change, ["/usr/bin/systemctl", "stop", change.target.partition(" ")[2]], STOP_SECONDS)
+            failed = _run(commands, change.target, ["/usr/bin/systemctl", "stop", change.target.partition(" ")[2]], STOP_SECONDS)
             if failed:
                 return [failed]
         if by_kind.get("package") or by_kind.get("dkms"):
@@ -113,14 +113,13 @@ def apply(host: Host, commands: Commands, seen: Seen, changes: t.Sequence[Change
                 return late
         for image in seen.images:
             _initramfs.keep(host, image)
-        packages = by_kind.get("package", [])
-        if packages and seen.manager is not None:
-            failed = _run(commands, packages[0], _driver_seen.removal(seen.manager, seen.packages), REMOVE_SECONDS)
+        if by_kind.get("package") and seen.manager is not None:
+            failed = _run(commands, "packages", _driver_seen.removal(seen.manager, seen.packages), REMOVE_SECONDS)
             if failed:
-                return [Blocker("packages", failed.problem, failed.remedy)]
+                return [failed]
         for change in by_kind.get("dkms", []):
             name, _slash, version = change.target.partition(" ")[2].partition("/")
-            failed = _run(commands, change, ["/usr/sbin/dkms", "remove", "-m", name, "-v", version, "--all"], REMOVE_SECONDS)
+            failed = _run(commands, change.target, ["/usr/sbin/dkms", "remove", "-m", name, "-v", version, "--all"], REMOVE_SECONDS)
             if failed:
                 return [failed]
         for change in by_kind.get("file", []):
@@ -151,9 +150,9 @@ def _rebuilt(host: Host, commands: Commands) -> t.List[Blocker]:
     ]
 
 
-def _run(commands: Commands, change: Change, command: t.Sequence[str], seconds: int) -> t.Optional[Blocker]:
+def _run(commands: Commands, target: str, command: t.Sequence[str], seconds: int) -> t.Optional[Blocker]:
     problem = commands.run(command, seconds).problem(" ".join(command[:2]), seconds)
-    return Blocker(change.target, problem, "Mend that and run again before you reboot") if problem else None
+    return Blocker(target, problem, "Mend that and run again before you reboot") if problem else None
 
 
 def left(seen: Seen) -> t.List[Blocker]:
