@@ -28,8 +28,6 @@ GENERATED = "/boot/grub/grub.cfg"
 OURS = _grub_files.VARIABLES[1]
 _HEADER = "# Written by the Ansible collection gpufleet.kubevirt. Arguments that others need belong into another file.\n"
 _OWN_ENTRIES = re.compile(r"^### BEGIN \S*/10_linux\S* ###$(.*?)^### END \S*/10_linux\S* ###$", re.MULTILINE | re.DOTALL)
-#: What the generator itself puts on the line, or the boot loader when it hands the line over.
-_GENERATORS_OWN = frozenset(("BOOT_IMAGE", "root", "ro", "rw"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +36,6 @@ class Files:
 
     texts: t.Mapping[str, str]
     generated: t.Optional[str]
-
-    def others(self) -> t.Dict[str, str]:
-        return {path: text for path, text in self.texts.items() if path != DROP_IN}
 
     @property
     def drop_in(self) -> t.Optional[str]:
@@ -114,18 +109,15 @@ def make_plan(files: Files, present: t.Sequence[str], absent: t.Sequence[str]) -
     if not present and not absent:
         return plan
     try:
-        everything = line_of(files.texts)
+        unwanted = [token for token in line_of(files.texts) if _cmdline.holds([token], absent)]
         own = own_arguments(files.drop_in)
-        texts = dict(files.texts)
-        for path, text in files.others().items():
-            if set(absent) & set(everything):
-                texts[path] = removed(text, absent)
+        texts = {path: text if path == DROP_IN else removed(text, unwanted) for path, text in files.texts.items()}
         others = {path: text for path, text in texts.items() if path != DROP_IN}
         line = line_of(others)
         plan.blockers += _boot_provider.stuck(_cmdline.undoing(line, present), others)
         if plan.blockers:
             return plan
-        mine = _cmdline.extended([token for token in own if token not in absent], present, line)
+        mine = _cmdline.extended([token for token in own if token not in unwanted], present, line)
         if mine != own:
             texts[DROP_IN] = drop_in(mine) if mine else ""
         after = line_of(dict(sorted(texts.items(), key=lambda item: (item[0] != MAIN, item[0]))))
@@ -185,10 +177,7 @@ def _pending_of_others(files: Files, present: t.Sequence[str], absent: t.Sequenc
     if not found:
         return []
     said = _cmdline.others(line_of(files.texts), present, absent)
-    made = [token for token in _cmdline.others(found[0].arguments, present, absent) if _cmdline.key_of(token) not in _GENERATORS_OWN]
-    said = [token for token in said if _cmdline.key_of(token) not in _GENERATORS_OWN]
-    plain = {token.replace('"', "") for token in made}
-    new = [_cmdline.key_of(token) for token in said if token.replace('"', "") not in plain]
+    new = [_cmdline.key_of(token) for token in said if not _cmdline.holds(found[0].arguments, [token])]
     if not new:
         return []
     return [f"update-grub also brings what others left in GRUB's files since it last ran: the arguments {', '.join(dict.fromkeys(new))}"]
