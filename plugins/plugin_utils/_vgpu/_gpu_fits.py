@@ -22,7 +22,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._orders im
 
 EQUAL, MIXED, MIG = "equal", "mixed", "mig"
 
-SERIES_SHARE = "[C] Several series of one size share a GPU from vGPU 17 on; before, all vGPUs of a GPU are of one type."
+SERIES_SHARE = "Several series of one size share a GPU from vGPU 17 on; before, all vGPUs of a GPU are of one type."
 MIXED_SIZE = (
     "Sizes differ: mixed-size mode must be on (vGPU 17 or newer, 'nvidia-smi vgpu -i GPU -shm 1'). A reboot and 'sriov-manage' clear it, "
     "and nothing in the GPU Operator switches it on."
@@ -61,7 +61,7 @@ class Gpu(t.Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Placed:
-    """One vGPU: its type, GB it occupies, placement id (None: the driver shows none in this mode); on MIG, its instance and first slice."""
+    """One vGPU: its type, GB it occupies, placement id (None: the driver shows none in this mode); on MIG, its profile and instance."""
 
     type: str
     size_gb: int
@@ -157,9 +157,13 @@ def _sliced(gpu: Gpu, kinds: t.Mapping[str, Type], mix: t.Mapping[str, int]) -> 
     unproven = (_mig.UNPROVEN,) if len({kind.mig_profile for kind in kinds.values()}) > 1 else ()
     if not found.fits:
         return GpuFit(False, why=found.why, nearest=found.nearest, caveats=unproven)
+    numbered = [
+        (instance, f"{instance.profile} #{sum(other.profile == instance.profile for other in found.instances[:place])}")
+        for place, instance in enumerate(found.instances)
+    ]
     placed = tuple(
-        Placed(name, kinds[name].size_gb, instance=f"{instance.profile}@{instance.start}")
-        for instance in found.instances
+        Placed(name, kinds[name].size_gb, instance=label)
+        for instance, label in numbered
         for name, count in instance.vgpus
         for _one in range(count)
     )

@@ -23,7 +23,7 @@ UNPROVEN = (
     "[U] Where GPU instances of different profiles may begin is general knowledge and not verified: "
     "compare with 'nvidia-smi mig -lgipp' on the host before you rely on it."
 )
-SHARED = "[U] More than one vGPU on a GPU instance needs time-slicing of MIG instances switched on ('nvidia-smi vgpu -smts 1')."
+SHARED = "More than one vGPU on a GPU instance needs time-slicing of MIG instances switched on ('nvidia-smi vgpu -smts 1')."
 
 #: Of GPUs with 7 compute and 8 memory slices: profile digit and most instances → memory slices covered, allowed first slices.
 SEVEN_SLICES: dict[tuple[int, int], tuple[int, tuple[int, ...]]] = {

@@ -20,7 +20,7 @@ import hashlib
 import html
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _bars, _plan_shape
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _bars, _host_gpu, _plan_shape
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._gpu_fits import Gpu
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._picture_style import COLOURS, SCRIPT, STYLE
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._strips import FREE, IDLE, LOST, USED, Strip, strip
@@ -274,3 +274,8 @@ def draw(plan: t.Any, find: t.Callable[[t.Mapping[str, t.Any]], Gpu | None]) -> 
         "the driver may put them in another order.</p></section>"
         f"</main><script>{SCRIPT}</script></body></html>\n"
     )
+
+
+def page(plan: t.Any) -> str:
+    """The page of a plan, as ``vgpu_plan`` returns it, with the GPUs of the catalogue. See :func:`draw`."""
+    return draw(plan, _host_gpu.of_plan)
