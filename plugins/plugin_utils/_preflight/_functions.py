@@ -18,7 +18,7 @@ import itertools
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._preflight import _data
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._preflight import _data, _profiles
 
 try:
     import jmespath
@@ -100,6 +100,10 @@ def _options() -> t.Any:
         @functions.signature({"types": ["array"]}, {"types": ["string"]})  # type: ignore[untyped-decorator]
         def _func_driver_misfits(self, gpus: list[t.Any], version: str) -> list[t.Any]:
             return misfits(gpus, version)
+
+        @functions.signature({"types": ["array"]}, {"types": ["string"]})  # type: ignore[untyped-decorator]
+        def _func_profile_misfits(self, gpus: list[t.Any], profile: str) -> list[str]:
+            return _profiles.misfits(gpus, profile)
 
     return jmespath.Options(custom_functions=Functions())
 
