@@ -104,7 +104,7 @@ def mdev_name(pci_id: str, subsystem: str, kind: str) -> str | None:
     return next((name for gpu in at(pci_id, subsystem) if kind in gpu.by_name and (name := gpu.mdev_name(kind))), None)
 
 
-def _default_type(gpu: Gpu) -> tuple[str, int]:
+def default_type(gpu: Gpu) -> tuple[str, int]:
     """What the stock profile ``default`` makes of a GPU: Q if it has Q, else C; the largest of which two fit, else one of the only size."""
     sliced = [kind for kind in gpu.types if not kind.slices]
     series = "Q" if any(kind.series == "Q" for kind in sliced) else "C"
@@ -122,7 +122,7 @@ def default_config() -> tuple[tuple[str, str, int], ...]:
     """
     stock = [gpu for gpu in gpus() if gpu.stock]
     stock.sort(key=lambda gpu: (gpu.pci[0].device, gpu.pci[0].subsystems))
-    return tuple((pci.device, *_default_type(gpu)) for gpu in stock for pci in gpu.pci)
+    return tuple((pci.device, *default_type(gpu)) for gpu in stock for pci in gpu.pci)
 
 
 def default_types(pci_id: str) -> list[tuple[str, int]]:
