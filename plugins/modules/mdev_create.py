@@ -8,7 +8,7 @@ from __future__ import annotations
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _devices_at_boot, _persist, _vgpu_run, _vgpu_wish
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _persist, _vgpu_run, _vgpu_wish, _vgpus_at_boot
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
@@ -69,7 +69,7 @@ def main() -> None:
             timeout=given["timeout"],
             planned={str(entry["address"]).lower(): int(entry["count"]) for entry in given["planned_vfs"]} if module.check_mode else {},
         )
-        run = _vgpu_run.Run(host, commands, _persist.Persistence(host, commands, _devices_at_boot.__name__), options)
+        run = _vgpu_run.Run(host, commands, _persist.Persistence(host, commands, _vgpus_at_boot.KIND, _vgpus_at_boot.__name__), options)
         problems = run.select(given["gpus"], given["state"], given["mixed_size"])
         if problems:
             fail(module, problems)

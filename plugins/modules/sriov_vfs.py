@@ -8,13 +8,13 @@ from __future__ import annotations
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _devices_at_boot, _owners, _persist, _sriov
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _owners, _persist, _sriov, _vfs_at_boot
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sriov_host import SriovHost, command
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 DOING = "Setting the virtual functions"
-KIND = "sriov_vfs"
+KIND = _vfs_at_boot.KIND
 
 
 class VirtualFunctions:
@@ -26,7 +26,7 @@ class VirtualFunctions:
         self.wishes = wishes
         self.commands = Commands(host)
         self.sriov = SriovHost(host, self.commands, module.params["timeout"])
-        self.persistence = _persist.Persistence(host, self.commands, _devices_at_boot.__name__)
+        self.persistence = _persist.Persistence(host, self.commands, KIND, _vfs_at_boot.__name__)
         self.pending = []
 
     def observe(self):
@@ -70,7 +70,7 @@ class VirtualFunctions:
         devices = [change for change in changes if change.action == _sriov.SET]
         blockers = self.sriov.apply(devices)
         rest = [change for change in changes if change not in devices]
-        return blockers + (self.persistence.apply(rest, self.sriov.failed, KIND) if rest else [])
+        return blockers + (self.persistence.apply(rest, self.sriov.failed) if rest else [])
 
     def result(self, seen, plan):
         functions = [seen[0][wish.address] for wish in self.wishes if wish.address in seen[0]]

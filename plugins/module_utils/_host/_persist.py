@@ -2,7 +2,7 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What makes a host's virtual functions and vGPUs again at each boot: one list of entries, one unit, and a copy of this code.
+"""What makes a host's virtual functions and vGPUs again at each boot: one list of entries, one unit, and a copy of our code per module.
 
 The unit is ordered before the kubelet and holds it: a kubelet that starts first admits pods for devices that are not there yet
 (kubernetes/kubernetes#125579). The kubelet starts once the devices are there, or the unit has given up and says what is missing.
@@ -19,18 +19,17 @@ import sys
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _boot_loop
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._boot_loop import KINDS, WAIT
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 UNIT = "gpufleet-devices.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
-ENTRIES = "/etc/gpufleet/devices.json"
+ENTRIES = _boot_loop.ENTRIES
 CODE = "/usr/local/lib/gpufleet"
 PROGRAM = f"{CODE}/boot.py"
-KINDS = ("sriov_vfs", "mdev_create")
 VERSION = 1
-#: Seconds that the unit waits at most for drivers that start slowly.
-WAIT = 300
 
 #: What starts pods, by distribution; the unit is ordered before each and wanted by each.
 _KUBELETS = ("kubelet.service", "k3s.service", "k3s-agent.service", "rke2-server.service", "rke2-agent.service")
@@ -46,7 +45,7 @@ Entries = t.Dict[str, t.Dict[str, Entry]]
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What of it is on the host: the entries by kind and address, a digest of the code, the unit, and which links enable it."""
+    """What of it is on the host: the entries by kind and address, a digest of one kind's code, the unit, and which links enable it."""
 
     entries: Entries
     code: t.Optional[str]
@@ -85,7 +84,12 @@ def python_for(host: Host) -> str:
     return sys.executable if host.is_real and sys.executable.startswith("/usr/") else "/usr/bin/python3"
 
 
-def code_files(program: str) -> t.Dict[str, str]:
+def code_of(kind: str) -> str:
+    """The directory of the code of one module."""
+    return f"{CODE}/{kind}"
+
+
+def code_files(kind: str, program: str) -> t.Dict[str, str]:
     """The copy of our code: path on the host -> text. It is ``program`` (a module's name, imported) and all of ours that it imports.
 
     The texts come from the loader, which on a target is a zip archive.
@@ -101,13 +105,15 @@ def code_files(program: str) -> t.Dict[str, str]:
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(_BASE):
                 inner = [f"{node.module}.{alias.name}" for alias in node.names]
                 todo += [module if module in sys.modules else node.module for module in inner]
-    files = {f"{CODE}/{name.replace('.', '/')}.py": text for name, text in found.items()}
+    directory = code_of(kind)
+    files = {f"{directory}/{name.replace('.', '/')}.py": text for name, text in found.items()}
     for path in list(files):
         # Packages of their own, so that collections which the host has installed do not get in between.
-        parts = path[len(CODE) + 1 :].split("/")[:-1]
+        parts = path[len(directory) + 1 :].split("/")[:-1]
         for depth in range(1, len(parts) + 1):
-            files["/".join([CODE, *parts[:depth], "__init__.py"])] = ""
-    files[PROGRAM] = f"import sys\n\nfrom {program} import main\n\nsys.exit(main(sys.argv[1:]))\n"
+            files["/".join([directory, *parts[:depth], "__init__.py"])] = ""
+    files[f"{directory}/{_boot_loop.ATTEMPT}"] = f"import sys\n\nfrom {program} import main\n\nsys.exit(main(sys.argv[1:]))\n"
+    files[PROGRAM] = _source(_boot_loop.__name__)
     return files
 
 
@@ -146,7 +152,8 @@ def plan(seen: Seen, kind: str, updates: t.Mapping[str, t.Optional[Entry]], code
     for address, entry in updates.items():
         if entry is None:
             entries.pop(address, None)
-    needed = bool(entries) or any(seen.entries[other] for other in KINDS if other != kind)
+    own = bool(entries)
+    needed = own or any(seen.entries[other] for other in KINDS if other != kind)
     is_there = seen.code is not None or seen.unit is not None or bool(seen.links)
     if not needed and not is_there and not any(seen.entries.values()):
         return Plan()
@@ -162,21 +169,21 @@ def plan(seen: Seen, kind: str, updates: t.Mapping[str, t.Optional[Entry]], code
         for address, entry in sorted(updates.items())
         if entry != seen.entries[kind].get(address)
     ]
-    if not changes and not any(entry is not None for entry in updates.values()) and needed:
+    if not changes and not any(entry is not None for entry in updates.values()) and needed and (own or seen.code is None):
         return Plan()  # what others have persisted is not brought up to date in passing
-    changes += _files(seen, code if needed else None, unit if needed else None)
+    changes += _files(seen, kind, code if own else None, unit if needed else None)
     return Plan(changes=changes)
 
 
-def _files(seen: Seen, code: t.Optional[str], unit: t.Optional[str]) -> t.Iterator[Change]:
-    reason = "the devices are made at boot" if unit else "no devices are made at boot any more"
+def _files(seen: Seen, kind: str, code: t.Optional[str], unit: t.Optional[str]) -> t.Iterator[Change]:
     # A boot in between must find the code before the unit, and no unit without code.
-    steps = [(f"directory {CODE}", seen.code, code), (f"file {UNIT_FILE}", seen.unit, unit)]
+    steps = [(f"directory {code_of(kind)}", seen.code, code), (f"file {UNIT_FILE}", seen.unit, unit)]
     wanted = frozenset(links()) if unit else frozenset()
     links_before, links_after = sorted(seen.links), sorted(wanted)
     steps.append((f"links of {UNIT}", "\n".join(links_before) or None, "\n".join(links_after) or None))
     for target, before, after in steps if unit else reversed(steps):
         if before != after:
+            reason = "the devices are made at boot" if after is not None else "no such devices are made at boot any more"
             yield Change(target, "write" if after is not None else "remove", before, after, reason)
 
 
@@ -185,12 +192,13 @@ def entry_target(kind: str, address: str) -> str:
 
 
 class Persistence:
-    """Reads and writes it. ``program`` is the name of the module that the unit runs."""
+    """Reads and writes it. ``program`` is the name of the module that makes the devices of this ``kind`` at boot."""
 
-    def __init__(self, host: Host, commands: Commands, program: str) -> None:
+    def __init__(self, host: Host, commands: Commands, kind: str, program: str) -> None:
         self._host = host
         self._commands = commands
-        self._code = code_files(program)
+        self._kind = kind
+        self._code = code_files(kind, program)
         self.code = digest(self._code)
         self.unit = unit_text(python_for(host))
 
@@ -203,6 +211,8 @@ class Persistence:
             broken = str(error)
         present = {path: self._host.read_text(path) for path in self._paths()}
         there = {path: text for path, text in present.items() if text is not None}
+        if set(there) == {PROGRAM} and any(entries[kind] for kind in KINDS if kind != self._kind):
+            there = {}  # it serves the others
         return Seen(
             entries=entries,
             code=digest(there) if there else None,
@@ -220,9 +230,9 @@ class Persistence:
         return sorted({*self._code, *beside})
 
     def _directories(self) -> t.List[str]:
-        return sorted({path.rpartition("/")[0] for path in self._code}, key=len, reverse=True)
+        return sorted({path.rpartition("/")[0] for path in self._code if path != PROGRAM}, key=len, reverse=True)
 
-    def apply(self, changes: t.Sequence[Change], failed: t.Container[str], kind: str) -> t.List[Blocker]:
+    def apply(self, changes: t.Sequence[Change], failed: t.Container[str]) -> t.List[Blocker]:
         """Write them. An entry of a device that could not be made (``failed``, by address) is not written."""
         blockers = []
         entries = [change for change in changes if change.target.startswith("boot entry ")]
@@ -233,14 +243,14 @@ class Persistence:
                 if address in failed:
                     blockers.append(Blocker(change.target, "not written, because its devices could not be made", "Mend that and run again"))
                 elif change.after is None:
-                    kept[kind].pop(address, None)
+                    kept[self._kind].pop(address, None)
                 else:
-                    kept[kind][address] = change.after
+                    kept[self._kind][address] = change.after
             if len(blockers) < len(entries):
                 self._write_entries(kept)
             for change in changes:
                 if change not in entries:
-                    self._file(change)
+                    self._file(change, shared=any(kept.values()))
         except HostError as error:
             return [*blockers, Blocker(f"file {error.path}", error.reason, "Mend that and run again")]
         return blockers + self._reload(changes)
@@ -252,14 +262,17 @@ class Persistence:
             self._host.remove(ENTRIES)
             self._host.remove_directory(ENTRIES.rpartition("/")[0])
 
-    def _file(self, change: Change) -> None:
+    def _file(self, change: Change, shared: bool) -> None:
+        """``shared``: there are entries, of another kind if this one has none, so that the program that runs them all stays."""
         if change.target.startswith("directory "):
             for path in self._paths():
+                if path == PROGRAM and change.after is None and shared:
+                    continue
                 if change.after is None or path not in self._code:
                     self._host.remove(path)
                 elif self._host.read_text(path) != self._code[path]:
                     self._host.write_text(path, self._code[path], 0o644)
-            for directory in self._directories() if change.after is None else ():
+            for directory in (*self._directories(), CODE) if change.after is None else ():
                 self._host.remove_directory(directory)
         elif change.target.startswith("links "):
             for path in links():

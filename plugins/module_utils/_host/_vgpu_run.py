@@ -24,8 +24,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Gpu
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu_wish import Wish
-
-KIND = "mdev_create"
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpus_at_boot import KIND
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +148,7 @@ class Run:
         self._acted = True
         blockers = self._vgpus.apply(devices)
         rest = [change for change in changes if change not in devices]
-        return blockers + (self._persistence.apply(rest, self._vgpus.failed, KIND) if rest else [])
+        return blockers + (self._persistence.apply(rest, self._vgpus.failed) if rest else [])
 
     def verify(self, seen: Seen) -> t.List[Blocker]:
         """What is not as wanted on GPUs that took every change: counted per type, read back."""

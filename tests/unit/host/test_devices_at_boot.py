@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -15,13 +16,22 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _commands, _devices_at_boot, _persist, _sriov_host
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
+    _at_boot,
+    _boot_loop,
+    _commands,
+    _persist,
+    _sriov_host,
+    _vfs_at_boot,
+    _vgpus_at_boot,
+)
 from tests.hosts import kernel_vgpu, tree
 from tests.hosts.vgpu_node import A, B, Node, build, gpu, said
 
 UNIT = Path("etc/systemd/system/gpufleet-devices.service")
 ENTRIES = Path("etc/gpufleet/devices.json")
 CODE = Path("usr/local/lib/gpufleet")
+PROGRAMS = (_vfs_at_boot, _vgpus_at_boot)
 PF = {"address": A, "count": "max"}
 
 Make = t.Callable[..., Node]
@@ -32,8 +42,7 @@ def node(tmp_path: Path, reacting: t.Any, run_module: t.Any, monkeypatch: pytest
     def make(**more: t.Any) -> Node:
         build(tmp_path / "host", **more)
         host = reacting("mdev_create", str(tmp_path / "host"))
-        for module in ("modules.sriov_vfs", "module_utils._host._devices_at_boot"):
-            monkeypatch.setattr(f"ansible_collections.gpufleet.kubevirt.plugins.{module}.Host", lambda root: host)
+        monkeypatch.setattr("ansible_collections.gpufleet.kubevirt.plugins.modules.sriov_vfs.Host", lambda root: host)
         monkeypatch.setattr(_sriov_host, "_SETTLE", 0.0)
         return Node(host, run_module, tmp_path / "host")
 
@@ -58,7 +67,9 @@ def reboot(host: Node) -> None:
 
 
 def boot(host: Node, wait: float = 0) -> int:
-    return _devices_at_boot.main(["--root", str(host.root), "--wait", str(wait)])
+    """What the unit does, with both programs in this process, so that they act on a tree with a kernel."""
+    attempts = [functools.partial(_at_boot.attempt, host.host, program.KIND, program.make) for program in PROGRAMS]
+    return _boot_loop.told(_boot_loop.until_there(attempts, wait))
 
 
 @pytest.mark.parametrize("backend", ["mdev", "vendor_vfio"])
@@ -98,7 +109,7 @@ def test_only_root_reads_the_entries_and_the_unit_holds_what_starts_pods(node: M
         assert os.readlink(link) == "/etc/systemd/system/gpufleet-devices.service"
         assert name in re.findall(r"^WantedBy=(.*)$", unit, re.MULTILINE)[0].split()
     limit = int(re.findall(r"TimeoutStartSec=(\d+)", unit)[0])
-    assert limit > _persist.WAIT
+    assert limit > _boot_loop.WAIT
     assert made["pending"] == ["systemctl daemon-reload"]
     assert not [path for path, _text in host.host.written if "systemd" in path]
 
@@ -123,39 +134,55 @@ def test_on_the_host_itself_systemd_is_told_once(node: Make, monkeypatch: pytest
 
 
 def test_the_copy_of_the_code_runs_by_itself(node: Make, tmp_path: Path) -> None:
+    def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-B", *arguments[:1], str(host.root / CODE / program), "--root", str(host.root), *arguments[1:]]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={}, check=False)
+
     host = node()
+    host.vfs(PF, method="sysfs", persist="boot")
     host.run(gpu(("A10-4Q", 6)), persist="boot")
-    program = [sys.executable, "-B", "-I", str(host.root / CODE / "boot.py"), "--root", str(host.root), "--wait", "0"]
-    done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, env={}, check=False)
     # Isolated, Python does not put a program's directory on its path: nothing of this checkout can be meant by mistake.
-    assert done.returncode == 1 and "No module named 'ansible_collections'" in done.stderr
-    program.remove("-I")
-    done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, env={}, check=False)
+    for kind in ("sriov_vfs", "mdev_create"):
+        alone = run(f"{kind}/attempt.py", "-I")
+        assert alone.returncode == 1 and "No module named 'ansible_collections'" in alone.stderr
+    done = run("boot.py", "-u", "--wait", "0")
     assert (done.returncode, done.stderr) == (0, "")
     assert not list((host.root / CODE).rglob("__pycache__"))
-    # And it says what is missing, and which: a tree is no kernel, so it cannot make one.
+    # And it says what is missing, virtual functions first: a tree is no kernel, so it cannot make one.
     reboot(host)
-    done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, env={}, check=False)
-    assert done.returncode == 1 and re.search(rf"^missing: GPU {A}: .*without virtual functions", done.stderr, re.MULTILINE)
+    done = run("boot.py", "-u", "--wait", "0")
+    function, vgpu = done.stderr.splitlines()
+    assert done.returncode == 1 and function.startswith(f"missing: function {A}: ")
+    assert vgpu.startswith(f"missing: GPU {A}: ") and "without virtual functions" in vgpu
+    # A program that breaks is named, and does not keep the other one from its work.
+    (host.root / CODE / "sriov_vfs/attempt.py").write_text("raise SystemError('spoilt')\n")
+    broken, same = run("boot.py", "-u", "--wait", "0").stderr.splitlines()
+    assert "sriov_vfs/attempt.py ended with 1: SystemError: spoilt" in broken and same == vgpu
+    (host.root / CODE / "sriov_vfs/attempt.py").unlink()
+    assert "sriov_vfs/attempt.py ended with 2: " in run("boot.py", "-u", "--wait", "0").stderr
+    for text in ("{", "[]"):
+        (host.root / ENTRIES).write_text(text)
+        assert "missing: /etc/gpufleet/devices.json: cannot be understood" in run("boot.py", "-u", "--wait", "0").stderr
 
 
 def test_the_copy_takes_nothing_that_needs_ansible_or_the_cluster(node: Make) -> None:
-    files = _persist.code_files(_devices_at_boot.__name__)
-    assert f"/{CODE}/ansible_collections/gpufleet/kubevirt/plugins/module_utils/_change.py" in files
-    assert not [path for path in files if "_cluster" in path]
-    for text in files.values():
-        assert not re.search(r"^\s*(from|import) (ansible|kubernetes)\b", text, re.MULTILINE)
+    for program, not_its in zip(PROGRAMS, ("vgpu_plan", "sriov")):
+        files = _persist.code_files(program.KIND, program.__name__)
+        assert f"/{CODE}/{program.KIND}/ansible_collections/gpufleet/kubevirt/plugins/module_utils/_change.py" in files
+        assert not [path for path in files if "_cluster" in path or path.endswith(f"/_{not_its}.py")]
+        for text in files.values():
+            assert not re.search(r"^\s*(from|import) (ansible|kubernetes)\b", text, re.MULTILINE)
 
 
 def test_code_that_differs_is_written_anew_and_what_is_too_much_goes(node: Make) -> None:
     host = node()
     host.run(gpu(("A10-4Q", 1)), persist="boot")
-    ours = host.root / CODE / "ansible_collections/gpufleet/kubevirt/plugins/module_utils"
+    ours = host.root / CODE / "mdev_create/ansible_collections/gpufleet/kubevirt/plugins/module_utils"
     wanted = (ours / "_change.py").read_text()
     (ours / "_change.py").write_text("old\n")
     (ours / "_host/_older.py").write_text("left by another version\n")
     changed = host.run(gpu(("A10-4Q", 1)), persist="boot")
-    assert [change["target"] for change in changed["changes"]] == ["directory /usr/local/lib/gpufleet"]
+    assert [change["target"] for change in changed["changes"]] == ["directory /usr/local/lib/gpufleet/mdev_create"]
     assert (ours / "_change.py").read_text() == wanted and not (ours / "_host/_older.py").exists()
 
 
@@ -168,10 +195,23 @@ def test_the_last_entry_that_goes_takes_everything_with_it(node: Make) -> None:
     host.run({"address": A}, state="absent", persist="boot")
     assert set(entries(host)["mdev_create"]) == {B} and (host.root / UNIT).exists()
     host.run({"address": B}, state="absent", persist="boot")
+    assert sorted(path.name for path in (host.root / CODE).iterdir()) == ["boot.py", "sriov_vfs"] and (host.root / UNIT).exists()
     host.vfs({"address": A, "count": "0"}, method="sysfs", persist="boot")
     left = {path for path in set(host.snapshot()) - before if not path.startswith("sys/")}
     assert not left and not (host.root / CODE).exists() and not (host.root / "etc/gpufleet").exists()
     assert not (host.root / "etc/systemd/system/kubelet.service.wants").exists()
+
+
+def test_code_that_no_entry_needs_goes_with_the_next_run_and_the_other_program_stays(node: Make) -> None:
+    host = node()
+    host.vfs(PF, method="sysfs", persist="boot")
+    left = host.root / CODE / "mdev_create/ansible_collections/gpufleet/kubevirt/plugins/module_utils/_change.py"
+    left.parent.mkdir(parents=True)
+    left.write_text("left by a run that was killed\n")
+    cleared = host.run(gpu(("A10-4Q", 1)))
+    assert [change["target"] for change in cleared["changes"][1:]] == ["directory /usr/local/lib/gpufleet/mdev_create"]
+    assert sorted(path.name for path in (host.root / CODE).iterdir()) == ["boot.py", "sriov_vfs"] and boot(host) == 0
+    assert not host.run(gpu(("A10-4Q", 1)))["changed"]
 
 
 def test_persist_none_forgets_this_device_only(node: Make) -> None:
@@ -216,7 +256,7 @@ def test_it_waits_for_a_driver_that_starts_slowly(node: Make, monkeypatch: pytes
         if len(naps) == 3:
             driver.symlink_to(target)
 
-    monkeypatch.setattr(_devices_at_boot.time, "sleep", starts)
+    monkeypatch.setattr(_boot_loop.time, "sleep", starts)
     assert boot(host, wait=60) == 0 and len(naps) == 3
     assert host.counts() == {A: {"NVIDIA A10-4Q": 6}}
 
@@ -257,7 +297,7 @@ def test_killed_between_any_two_writes_of_the_files_it_converges(node: Make, mon
     host = node()
     host.run(gpu(("A10-4Q", 1)))
     write, link = host.host.write_text, host.host.make_link
-    for survives in (0, 1, 5, 20, 24, 27):
+    for survives in (0, 1, 2, 5, 20, 24, 27):
         left = [survives]
 
         def once(left: list[int] = left) -> None:
@@ -273,7 +313,7 @@ def test_killed_between_any_two_writes_of_the_files_it_converges(node: Make, mon
         monkeypatch.setattr(host.host, "make_link", link)
         assert not host.run(gpu(("A10-4Q", 1)), persist="boot")["failed"]
         assert not host.run(gpu(("A10-4Q", 1)), persist="boot")["changed"]
-        assert not host.run(gpu(("A10-4Q", 1)))["failed"] and not (host.root / UNIT).exists()
+        assert not host.run(gpu(("A10-4Q", 1)))["failed"] and not (host.root / UNIT).exists() and not (host.root / CODE).exists()
 
 
 # Refusals
@@ -382,7 +422,7 @@ def test_sent_to_a_target_the_module_has_all_of_its_code_with_it(tmp_path: Path)
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for path, text in _persist.code_files(_devices_at_boot.__name__).items():
+    for path, text in _persist.code_files(_vgpus_at_boot.KIND, _vgpus_at_boot.__name__).items():
         assert (tmp_path / "host" / path[1:]).read_text() == text, path
 
 

@@ -1,0 +1,48 @@
+# Copyright (c) 2026 the gpufleet.kubevirt authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The vGPUs that a host shall have from boot on: the program that makes them."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _at_boot, _mdev, _vgpu_plan, _vgpu_wish
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._at_boot import WRITE, Missing, made
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._persist import Entry
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu_host import VgpuHost
+
+KIND = "mdev_create"
+
+
+def main(arguments: t.Sequence[str]) -> int:
+    return _at_boot.main(arguments, KIND, make)
+
+
+def make(host: Host, commands: Commands, entries: t.Mapping[str, Entry]) -> Missing:
+    """Make the vGPUs of these entries, by the address of the GPU; what is missing then."""
+    machine = (host.read_text("/etc/machine-id") or "").strip()
+    rules = _vgpu_plan.Rules(waits=False, asks_driver=commands.can_run, space=_mdev.namespace(machine) if machine else None)
+    found: Missing = []
+    for backend in sorted({entry["backend"] for entry in entries.values()}):
+        vgpus = VgpuHost(host, commands, WRITE, backend)
+        wishes = [wish_of(address, entry) for address, entry in sorted(entries.items()) if entry["backend"] == backend]
+
+        def plan(vgpus: VgpuHost = vgpus, wishes: t.Sequence[_vgpu_wish.Wish] = tuple(wishes)) -> t.Tuple[t.List[Change], t.List[Blocker]]:
+            asked = [wish.address for wish in wishes if wish.mixed_size != "unmanaged"]
+            seen = vgpus.observe([wish.address for wish in wishes], asked)
+            plans = [_vgpu_plan.plan(seen[wish.address], wish, rules) for wish in wishes if wish.address in seen]
+            return [c for p in plans for c in p.changes], [b for p in plans for b in p.blockers]
+
+        found += made(plan, vgpus.apply)
+    return found
+
+
+def wish_of(address: str, entry: Entry) -> _vgpu_wish.Wish:
+    """What an entry asks for. ``present``: at boot nothing is ever removed."""
+    types = tuple(_vgpu_wish.TypeWish(w["type"], int(w["count"]), tuple(w.get("placement_ids") or ())) for w in entry["types"])
+    return _vgpu_wish.Wish(address, types, "present", entry["mixed_size"])
