@@ -8,7 +8,7 @@ from __future__ import annotations
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel_modules, _modprobe, _modprobe_conflicts
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel_modules, _modprobe, _modprobe_wish
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
@@ -27,9 +27,9 @@ class KernelModules:
 
     def wish(self, load):
         if self.params["state"] == "absent":
-            return _modprobe.Wish()
+            return _modprobe_wish.Wish()
         options = tuple((entry["module"], " ".join(entry["value"].split())) for entry in self.params["options"])
-        return _modprobe.Wish(tuple(load), tuple(self.params["block"]), options)
+        return _modprobe_wish.Wish(tuple(load), tuple(self.params["block"]), options)
 
     def wished(self, seen):
         return self.wish(_kernel_modules.to_load(self.params["load"], self.params["load_if_present"], seen))
@@ -52,7 +52,7 @@ class KernelModules:
         wish = self.wished(seen)
         held = _kernel_modules.in_the_way(wish, seen)
         behind = [] if self.may_build else _kernel_modules.stale(wish, seen)
-        lines = [line for line, _blocker in _modprobe_conflicts.contradicting(wish, seen.others)] + _modprobe.claims(seen.others)
+        lines = [line for line, _blocker in _modprobe_wish.contradicting(wish, seen.others)] + _modprobe.claims(seen.others)
         return {
             "reboot_required": bool(held),
             "reboot_reasons": [f"{holder.module} holds {holder.address}" for holder in held],
@@ -85,7 +85,7 @@ def main() -> None:
     try:
         host = Host(module.params["host_root"])
         run = KernelModules(module, host, Commands(host, module.params["run_in_root"]))
-        problems = _modprobe.problems(run.wish([*module.params["load"], *module.params["load_if_present"]]))
+        problems = _modprobe_wish.problems(run.wish([*module.params["load"], *module.params["load_if_present"]]))
         if problems:
             module.fail_json(msg=f"{DOING}: {'; '.join(problems)}. Nothing was changed.")
         _change.run(module, DOING, run.observe, run.plan, run.apply, lambda seen, plan: run.result(seen), run.verify)

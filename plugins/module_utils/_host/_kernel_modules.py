@@ -21,7 +21,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _cmdline,
     _initramfs,
     _modprobe,
-    _modprobe_conflicts,
+    _modprobe_wish,
     _pci,
     _readings,
 )
@@ -70,7 +70,7 @@ def observe(host: Host, commands: Commands, wish: bool) -> Seen:
     obstacles = [*_at_work.at_work(host), *(found for image in images for found in [_initramfs.room_problem(host, image)] if found)]
     return Seen(
         own=own,
-        own_load=host.read_text(_modprobe.OWN_LOAD),
+        own_load=host.read_text(_modprobe_wish.OWN_LOAD),
         own_modified=host.modified(_modprobe.OWN),
         others=(*_modprobe.read(host), *_modprobe.from_arguments(running)),
         available=_modprobe.available(host, release) if release else None,
@@ -104,26 +104,26 @@ def module_of(host: Host, driver: str) -> str:
     return _MODULE_OF.get(driver, _modprobe.canonical(driver)) if link is None else posixpath.basename(link)
 
 
-def in_the_way(wish: _modprobe.Wish, seen: Seen) -> t.List[Holder]:
+def in_the_way(wish: _modprobe_wish.Wish, seen: Seen) -> t.List[Holder]:
     """Blocked modules that hold a GPU, or another function of its board, now: only a boot frees it."""
     blocked = {_modprobe.canonical(name) for name in wish.block}
     return [holder for holder in seen.holders if holder.module in blocked]
 
 
-def concerns(wish: _modprobe.Wish, seen: Seen) -> t.FrozenSet[str]:
+def concerns(wish: _modprobe_wish.Wish, seen: Seen) -> t.FrozenSet[str]:
     """The modules for which the image counts: those with options, and the blocked ones that no boot argument blocks as well."""
     options = frozenset(_modprobe.canonical(module) for module, _value in wish.options)
     return options | (wish.concerns - seen.by_argument)
 
 
-def stale(wish: _modprobe.Wish, seen: Seen) -> t.List[_initramfs.Image]:
+def stale(wish: _modprobe_wish.Wish, seen: Seen) -> t.List[_initramfs.Image]:
     """The images that are not what the wish needs."""
-    text = _modprobe.own_text(wish)
+    text = _modprobe_wish.own_text(wish)
     modified = seen.own_modified if seen.own == text else None
     return [image for image in seen.images if _initramfs.differs(image, concerns(wish, seen), text is not None, modified)]
 
 
-def not_loaded(wish: _modprobe.Wish, seen: Seen) -> t.List[str]:
+def not_loaded(wish: _modprobe_wish.Wish, seen: Seen) -> t.List[str]:
     """The modules to load at boot that the running kernel has not loaded. Of those built in, it does not show every one."""
     return [name for name in wish.load if not {_modprobe.canonical(name)} & {*seen.loaded, *seen.built_in}]
 
@@ -134,10 +134,10 @@ def to_load(load: t.Sequence[str], if_present: t.Sequence[str], seen: Seen) -> t
     return tuple(dict.fromkeys((*load, *there)))
 
 
-def make_plan(wish: _modprobe.Wish, seen: Seen, may_build: bool) -> Plan:
+def make_plan(wish: _modprobe_wish.Wish, seen: Seen, may_build: bool) -> Plan:
     """What to write for a wish. ``may_build``: an image that differs is built anew, and not left to somebody else."""
     plan = Plan()
-    plan.blockers += [blocker for _line, blocker in _modprobe_conflicts.contradicting(wish, seen.others)]
+    plan.blockers += [blocker for _line, blocker in _modprobe_wish.contradicting(wish, seen.others)]
     plan.warnings += [
         f"{line.path} line {line.line} makes vfio-pci take every device of {_modprobe.parameters(line.rest)['ids']} at boot"
         for line in _modprobe.claims(seen.others)
@@ -153,11 +153,11 @@ def make_plan(wish: _modprobe.Wish, seen: Seen, may_build: bool) -> Plan:
             if _modprobe.canonical(name) not in seen.available
         ]
     for path, before, after in (
-        (_modprobe.OWN_LOAD, seen.own_load, _modprobe.own_load_text(wish.load)),
-        (_modprobe.OWN, seen.own, _modprobe.own_text(wish)),
+        (_modprobe_wish.OWN_LOAD, seen.own_load, _modprobe_wish.own_load_text(wish.load)),
+        (_modprobe.OWN, seen.own, _modprobe_wish.own_text(wish)),
     ):
         if before != after:
-            reason = "modules to load at boot" if path == _modprobe.OWN_LOAD else "modules that must not load, and options"
+            reason = "modules to load at boot" if path == _modprobe_wish.OWN_LOAD else "modules that must not load, and options"
             plan.changes.append(Change(f"file {path}", "write" if after else "remove", before, after, reason))
     if plan.changes and seen.provider in ("ostree", "bootc", "openshift"):
         plan.blockers.append(_by_hand(seen.provider))
@@ -182,7 +182,7 @@ def make_plan(wish: _modprobe.Wish, seen: Seen, may_build: bool) -> Plan:
 
 
 def _by_hand(provider: str) -> Blocker:
-    files = f"{_modprobe.OWN} and {_modprobe.OWN_LOAD}"
+    files = f"{_modprobe.OWN} and {_modprobe_wish.OWN_LOAD}"
     if provider == "openshift":
         return Blocker("file system", "OpenShift writes the files of this host", f"Apply a MachineConfig that writes {files}")
     if provider == "bootc":
@@ -212,7 +212,7 @@ def apply(host: Host, commands: Commands, changes: t.Sequence[Change], images: t
     return failed
 
 
-def left(wish: _modprobe.Wish, seen: Seen, may_build: bool) -> t.List[Blocker]:
+def left(wish: _modprobe_wish.Wish, seen: Seen, may_build: bool) -> t.List[Blocker]:
     """What a second look finds still to be done."""
     images = {f"image {image.path}": image for image in stale(wish, seen)}
     arguments = f"modprobe.blacklist={','.join(wish.block)}"
@@ -220,7 +220,11 @@ def left(wish: _modprobe.Wish, seen: Seen, may_build: bool) -> t.List[Blocker]:
     for change in make_plan(wish, seen, may_build).changes:
         problem, remedy = f"{change.action} was done but did not take", "Look for another writer of it"
         image = images.get(change.target)
-        if image is not None and image.files is not None and (_modprobe.OWN not in image.files) == (_modprobe.own_text(wish) is not None):
+        if (
+            image is not None
+            and image.files is not None
+            and (_modprobe.OWN not in image.files) == (_modprobe_wish.own_text(wish) is not None)
+        ):
             inside = ", ".join(sorted((image.modules or frozenset()) & concerns(wish, seen))) or "none of these modules"
             problem = f"built anew, it still does not agree with {_modprobe.OWN}, and holds {inside}"
             remedy = (

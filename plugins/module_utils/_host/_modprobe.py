@@ -2,7 +2,7 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""modprobe's configuration and the list of modules to load at boot: what the files say, what we want, and who contradicts it.
+"""modprobe's configuration as its files and the boot arguments say it, and the modules that a kernel has.
 
 Sources: modprobe.d(5) and modules-load.d(5). Directories in the order in which a file of the same name hides a later one.
 systemd-modules-load honours ``blacklist`` for the modules that it is told to load (systemd, src/shared/module-util.c).
@@ -10,7 +10,6 @@ systemd-modules-load honours ``blacklist`` for the modules that it is told to lo
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import typing as t
 
@@ -18,11 +17,9 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _cm
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
 OWN = "/etc/modprobe.d/gpufleet.conf"
-OWN_LOAD = "/etc/modules-load.d/gpufleet.conf"
 DIRECTORIES = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d")
 #: Boot arguments that keep modules from being loaded: by modprobe, by the initramfs, and by the kernel itself.
 BLOCKING_ARGUMENTS = ("modprobe.blacklist", "rd.driver.blacklist", "module_blacklist")
-_HEADER = "# Written by the Ansible collection gpufleet.kubevirt. What others need belongs into another file.\n"
 _FALSE = re.compile(r"(\S*/)?(false|true)\b|:$")
 
 
@@ -39,57 +36,14 @@ class Directive(t.NamedTuple):
         return {"file": self.path, "line": self.line, "text": f"{self.verb} {self.module} {self.rest}".strip()}
 
 
-@dataclasses.dataclass(frozen=True)
-class Wish:
-    """What should be: modules to load at boot, modules that must not load, and module options as ``(module, value)``."""
-
-    load: t.Tuple[str, ...] = ()
-    block: t.Tuple[str, ...] = ()
-    options: t.Tuple[t.Tuple[str, str], ...] = ()
-
-    @property
-    def concerns(self) -> t.FrozenSet[str]:
-        """The modules about which modprobe is told something, by their canonical names."""
-        return frozenset(canonical(name) for name in (*self.block, *(module for module, _value in self.options)))
-
-
 def canonical(module: str) -> str:
     """A module's name as the kernel shows it: modprobe takes ``-`` and ``_`` for the same."""
     return module.replace("-", "_")
 
 
-def problems(wish: Wish) -> t.List[str]:
-    """What cannot be wished for."""
-    found = [
-        f"{name!r} is no module name"
-        for name in dict.fromkeys((*wish.load, *wish.block, *(module for module, _value in wish.options)))
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name)
-    ]
-    both = {canonical(name) for name in wish.load} & {canonical(name) for name in wish.block}
-    found += [f"{name!r} is to be loaded and to be blocked" for name in sorted(both)]
-    for module, value in wish.options:
-        if not re.fullmatch(r"[!-~]+( [!-~]+)*", value) or "\\" in value or value.startswith("#"):
-            found.append(f"{value!r} is no option of {module!r}: write parameter=value, with one blank between two")
-        if canonical(module) == "vfio_pci" and "ids" in parameters(value):
-            found.append("vfio-pci takes every device of an id with ids=, also those of the host; bind by address instead")
-    return found
-
-
 def parameters(text: str) -> t.Dict[str, str]:
     """``a=1 b`` as ``{a: "1", b: ""}``."""
     return {canonical(key): value for word in text.split() for key, _equals, value in [word.partition("=")]}
-
-
-def own_text(wish: Wish) -> t.Optional[str]:
-    """Our file in modprobe.d, or None where it has nothing to say."""
-    lines = [f"blacklist {name}\n" for name in sorted(set(wish.block))]  # whatever order a caller's set has
-    lines += [f"options {module} {value}\n" for module, value in dict.fromkeys(wish.options)]
-    return _HEADER + "".join(lines) if lines else None
-
-
-def own_load_text(load: t.Sequence[str]) -> t.Optional[str]:
-    """Our file in modules-load.d, or None where it has nothing to say."""
-    return _HEADER + "".join(f"{name}\n" for name in dict.fromkeys(load)) if load else None
 
 
 def directives(path: str, text: str) -> t.List[Directive]:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _initramfs, _modprobe, _modprobe_conflicts
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._modprobe import Directive, Wish
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _initramfs, _modprobe, _modprobe_wish
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._modprobe import Directive
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._modprobe_wish import Wish
 
 names = st.sampled_from(["vfio-pci", "vfio_pci", "nouveau", "nova_core", "kvm-intel", "mdev"])
 values = st.sampled_from(["a=1", "b=2 c", "nested=1"])
@@ -23,19 +24,19 @@ wishes = st.builds(
 
 @given(wishes)
 def test_what_we_write_says_what_was_wished_when_it_is_read(wish: Wish) -> None:
-    lines = _modprobe.directives(_modprobe.OWN, _modprobe.own_text(wish) or "")
+    lines = _modprobe.directives(_modprobe.OWN, _modprobe_wish.own_text(wish) or "")
     assert {line.module for line in lines if line.verb == "blacklist"} == set(wish.block)
     assert {(line.module, line.rest) for line in lines if line.verb == "options"} == set(wish.options)
     assert {_modprobe.canonical(line.module) for line in lines} == wish.concerns
-    assert (_modprobe.own_text(wish) is None) == (not wish.block and not wish.options)
+    assert (_modprobe_wish.own_text(wish) is None) == (not wish.block and not wish.options)
 
 
 @given(wishes)
 def test_a_wish_does_not_contradict_itself_once_it_is_allowed(wish: Wish) -> None:
-    lines = _modprobe.directives(_modprobe.OWN, _modprobe.own_text(wish) or "")
+    lines = _modprobe.directives(_modprobe.OWN, _modprobe_wish.own_text(wish) or "")
     blacklists = [line for line in lines if line.verb == "blacklist"]
-    if not _modprobe.problems(wish):
-        assert not _modprobe_conflicts.contradicting(wish, blacklists)
+    if not _modprobe_wish.problems(wish):
+        assert not _modprobe_wish.contradicting(wish, blacklists)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ WISH = Wish(load=("vfio-pci",), block=("nouveau",), options=(("kvm_intel", "nest
     ],
 )
 def test_lines_of_others_that_contradict(line: str, contradicts: bool) -> None:
-    found = _modprobe_conflicts.contradicting(WISH, _modprobe.directives("/etc/modprobe.d/other.conf", f"\n{line}\n"))
+    found = _modprobe_wish.contradicting(WISH, _modprobe.directives("/etc/modprobe.d/other.conf", f"\n{line}\n"))
     assert bool(found) is contradicts
     for _line, blocker in found:
         assert "/etc/modprobe.d/other.conf line 2" in blocker.problem
@@ -113,12 +114,12 @@ def test_boot_arguments_that_block_modules(token: str, modules: list[str]) -> No
     ],
 )
 def test_what_cannot_be_wished_for(wish: Wish) -> None:
-    assert _modprobe.problems(wish)
+    assert _modprobe_wish.problems(wish)
 
 
 def test_what_can_be_wished_for() -> None:
-    assert not _modprobe.problems(WISH)
-    assert not _modprobe.problems(Wish(options=(("vfio-pci", "disable_vga=1 nointxmask=1"),)))
+    assert not _modprobe_wish.problems(WISH)
+    assert not _modprobe_wish.problems(Wish(options=(("vfio-pci", "disable_vga=1 nointxmask=1"),)))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _driver,
     _gpus,
     _modprobe,
+    _modprobe_wish,
     _node,
     _pci,
     _readings,
@@ -235,7 +236,7 @@ def test_what_modprobe_does_not_load_by_itself(text: str, blocked: set[str]) -> 
 
 def test_what_we_block_ourselves_counts(tmp_path: Path, facts) -> None:
     facts(HostSpec(blocked=["nvidiafb"]))
-    (tmp_path / "host" / _modprobe.OWN[1:]).write_text(_modprobe.own_text(_modprobe.Wish(block=("nouveau",))) or "")
+    (tmp_path / "host" / _modprobe.OWN[1:]).write_text(_modprobe_wish.own_text(_modprobe_wish.Wish(block=("nouveau",))) or "")
     assert _node.read(Host(str(tmp_path / "host")))["kernels"]["blocked"] == ["nouveau", "nvidiafb"]
 
 
