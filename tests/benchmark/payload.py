@@ -17,9 +17,11 @@ from pathlib import Path
 MODULES = Path(__file__).resolve().parents[2] / "plugins/modules"
 #: A module may be this much larger than ``ansible.builtin.ping``, in KiB.
 ROOM = 60
-#: Modules that are larger than that, and how large they may be. They are to shrink: what they import holds more than they use.
+#: Modules that are larger than that, how large they may be, and why that is what they run.
 LARGER = {
+    # Both frameworks, the plan that proves what fits before anything is removed, and what makes the devices again at boot.
     "mdev_create": 77,
+    # What each boot loader and modprobe say of the next boot, to find who else binds a device then, and all that the host may use one for.
     "vfio_bind": 77,
 }
 PING = "ansible.builtin.ping"
