@@ -13,12 +13,18 @@ a source prints it. Nothing was measured on hardware.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import mdev_name_key, plain_type
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _catalogue, _gpu_fits, _host_gpu, _orders, _placement
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import (
+    _catalogue,
+    _gpu_fits,
+    _host_gpu,
+    _orders,
+    _placement,
+    _type_names,
+    _types,
+)
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._gpu import Gpu, VgpuType
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._gpu_fits import GpuFit
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._host_gpu import HostGpu
@@ -48,11 +54,6 @@ DOUBTS = {
 CHECK = " Compare with 'nvidia-smi vgpu -s -v' on the host."
 
 
-def _nearest(name: str, known: t.Iterable[str]) -> str:
-    names = list(known)
-    return ", ".join(difflib.get_close_matches(name, names, n=3, cutoff=0) or names[:3])
-
-
 def _kind(gpu: Gpu, name: t.Any) -> VgpuType:
     """The type of a GPU that a name in any spelling means.
 
@@ -60,13 +61,7 @@ def _kind(gpu: Gpu, name: t.Any) -> VgpuType:
     """
     if not isinstance(name, str):
         raise ValueError(f"{name!r} is no vGPU type: write one as {gpu.types[0].name}")
-    plain = plain_type(name) or name
-    kind = gpu.by_name.get(plain) or gpu.by_name.get(_catalogue.type_of(plain))
-    if kind is None:
-        others = [other.family for other in _catalogue.gpus() if plain in other.by_name]
-        whose = f", but of {', '.join(others[:3])}" if others else ""
-        raise ValueError(f"{name!r} is no vGPU type of {gpu.family} ({gpu.product}){whose}; the nearest are {_nearest(plain, gpu.by_name)}")
-    return kind
+    return _types.resolve(name, gpu).kind
 
 
 def _whole(name: str, value: t.Any, least: int) -> int:
@@ -113,8 +108,7 @@ def _names(host: HostGpu, kind: VgpuType) -> dict[str, str | None]:
     mdev = host.names.get(kind.name) or host.gpu.mdev_name(kind.name)
     if host.backend == VENDOR_VFIO:
         return {"plain": kind.name, "mdev": mdev, "resource": None, "selector": host.pci}
-    resource = f"nvidia.com/{mdev_name_key(' '.join(mdev.split()))}" if mdev else None
-    return {"plain": kind.name, "mdev": mdev, "resource": resource, "selector": mdev}
+    return {"plain": kind.name, "mdev": mdev, "resource": _type_names.resource_of(mdev) if mdev else None, "selector": mdev}
 
 
 def _stock_caveat(gpu: Gpu, kind: VgpuType) -> str | None:
