@@ -74,7 +74,7 @@ def _reach(region: Region, wanted: dict[int, int], packing: Packing, missing: in
     total = sum(size * count for size, count in wanted.items())
     limit = {size: (packing.unit(size), packing.field(size)[1], wanted[size] << packing.field(size)[0]) for size in packing.sizes}
     above = _mixes.FIELD * len(packing.sizes)
-    reached: dict[int, set[int]] = {0: {0}}
+    reached: dict[int, set[int]] = {}
     last: set[int] = {0}
     for end, placements in _mixes.steps(region, packing.sizes).items():
         now = set(last)

@@ -42,10 +42,6 @@ class Packing:
         first = FIELD * self.sizes.index(size)
         return first, ((1 << FIELD) - 1) << first
 
-    def used(self, mix: int) -> int:
-        """GB that a mix uses."""
-        return mix >> (FIELD * len(self.sizes))
-
     def pack(self, counts: Counts) -> int:
         return sum(self.unit(size) * count for size, count in counts.items())
 
@@ -78,7 +74,7 @@ def steps(region: Region, sizes: tuple[int, ...]) -> Steps:
 def feasible(region: Region, sizes: tuple[int, ...] | None = None) -> tuple[Packing, frozenset[int]]:
     """All mixes of these sizes (default: all that the region has) that can be placed, the empty one included, and how they are packed."""
     packing = Packing(region.sizes if sizes is None else tuple(sorted(sizes, reverse=True)))
-    reached: dict[int, set[int]] = {0: {0}}
+    reached: dict[int, set[int]] = {}
     last: set[int] = {0}
     for end, placements in steps(region, packing.sizes).items():
         now = set(last)

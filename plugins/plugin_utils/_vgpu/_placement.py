@@ -23,19 +23,15 @@ import typing as t
 HALVING = "recursive-halving"
 EVEN = "blackwell-even"
 
-#: Most vGPUs on one GPU, on one GPU without MIG, and on one GPU instance.
+#: Most vGPUs on one GPU, and on one GPU without MIG.
 MOST_PER_GPU = 48
 MOST_TIME_SLICED = 32
-MOST_PER_INSTANCE = 12
 #: The halving goes on while a segment is at most this part of the region: half of the most vGPUs of a GPU.
 MOST_PARTS = MOST_PER_GPU // 2
 #: Ids that types of 1 GB never get on boards of 48 GB, by architecture.
 DENIED_BOARD_GB = 48
-DENIED = {
-    "ampere": frozenset({8, 32}),
-    "ada": frozenset({2, 3, 8, 9, 14, 15, 20, 21, 26, 27, 32, 33, 38, 39, 44, 45}),
-    "hopper": frozenset({2, 3, 8, 9, 14, 15, 20, 21, 26, 27, 32, 33, 38, 39, 44, 45}),
-}
+_SINCE_ADA = frozenset({2, 3, 8, 9, 14, 15, 20, 21, 26, 27, 32, 33, 38, 39, 44, 45})
+DENIED = {"ampere": frozenset({8, 32}), "ada": _SINCE_ADA, "hopper": _SINCE_ADA}
 
 Ids = tuple[int, ...]
 

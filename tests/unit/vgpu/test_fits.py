@@ -94,6 +94,17 @@ def test_any_order_is_claimed_only_where_all_orders_were_tried(family):
             assert _orders.every_order(region(family), mix) == (placing.orders_that_fail(published_ids()[family], mix) == 0), mix
 
 
+def test_one_order_that_works_is_not_every_order():
+    assert placing.created(published_ids()["H200"], [8] * 13 + [28]) and not placing.created(published_ids()["H200"], [28] + [8] * 13)
+    assert _orders.every_order(region("H200"), {28: 1, 8: 13}) is False
+
+
+def test_a_reason_names_the_equal_size_maximum_only_where_it_is_larger():
+    wanted = "3 x 8 GB were asked for, and in mixed-size mode the driver has 2 places of that size"
+    assert fits(region("A16"), {8: 3}).why == wanted
+    assert fits(region("A10"), {8: 3}).why == f"{wanted} (3 if all vGPUs of the GPU have this size, in equal-size mode)"
+
+
 def test_a_search_for_an_order_that_is_too_long_claims_nothing():
     mix = {12: 3, 6: 2, 4: 2}
     assert _orders.every_order(region("H20"), mix) is not None
@@ -132,6 +143,7 @@ def test_the_worked_mixes_of_the_data(family, mix, valid):
         ("H100", {40: 1, 16: 2, 5: 1}, "overlap"),
         ("H100L", {47: 1, 15: 2, 11: 1}, "overlap"),
         ("A10", {24: 1, 1: 1}, "1 x 24 GB + 1 x 1 GB are 25 GB, and the GPU has 24 GB"),
+        ("A10", {12: 1, 6: 2, 1: 1}, "1 x 12 GB + 2 x 6 GB + 1 x 1 GB are 25 GB, and the GPU has 24 GB"),
         ("A10", {4: 5}, "in mixed-size mode the driver has 4 places of that size (6 if all vGPUs of the GPU have this size"),
         ("A16", {8: 3}, "3 x 8 GB were asked for, and in mixed-size mode the driver has 2 places of that size"),
         ("A10", {7: 1}, "this GPU has no size of 7 GB: its sizes are 24, 12, 8, 6, 4, 3, 2, 1 GB"),
