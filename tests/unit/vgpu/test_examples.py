@@ -11,13 +11,22 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from tests.tools import env
 
 
 @pytest.fixture(scope="module")
 def rendered():
-    command = [sys.executable, "-m", "tests.vgpu.examples", "vgpu_profile_calc", "vgpu_plan_page"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.vgpu.examples",
+        "vgpu_profile_calc",
+        "vgpu_plan_page",
+        "vgpu_device_config",
+        "vgpu_device_config_lint",
+    ]
     done = subprocess.run(command, cwd=env.CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -34,3 +43,15 @@ def test_the_examples_of_the_profile_calculator(rendered):
 def test_the_example_of_the_page(rendered):
     (kept,) = rendered["vgpu_plan_page"]
     assert kept["content"].startswith("<!DOCTYPE html>") and "A10-4Q for web" in kept["content"]
+
+
+def test_the_example_of_the_device_config(rendered):
+    assert yaml.safe_load(rendered["vgpu_device_config"][0]["msg"]) == {
+        "version": "v1",
+        "vgpu-configs": {"A10-4Q": [{"device-filter": "0x223610DE", "devices": "all", "vgpu-devices": {"A10-4Q": 6}}]},
+    }
+
+
+def test_the_example_of_the_check_of_a_device_config(rendered):
+    text = rendered["vgpu_device_config_lint"][0]["msg"]
+    assert "1 error, 0 warnings" in text and "The nearest that fit: 6 x A10-4Q" in text
