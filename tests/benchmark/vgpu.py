@@ -17,7 +17,17 @@ import sys
 import time
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _calc, _catalogue, _fits, _mixes, _picture, _placement
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import (
+    _calc,
+    _catalogue,
+    _device_config,
+    _fits,
+    _lint,
+    _mixes,
+    _picture,
+    _placement,
+    _types,
+)
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._placement import Region
 from tests.benchmark.table import Row
 from tests.tools import env
@@ -78,7 +88,45 @@ def through_ansible(calls: int) -> float:
     return float(took)
 
 
+def loaded() -> float:
+    """Milliseconds in which a new process has the catalogue, import included."""
+    script = (
+        "import time\nstarted = time.process_time()\n"
+        "from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _catalogue\n"
+        "_catalogue.find('A10')\nprint(time.process_time() - started)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=env.CHECKOUT, capture_output=True, text=True, check=True)
+    return float(done.stdout) * 1e3
+
+
+def of_one_type(gpus: int) -> dict[str, t.Any]:
+    """A plan with eight GPUs of one model a node, each node of another type."""
+    kinds = [(gpu, kind) for gpu in _catalogue.gpus() if gpu.stock for kind in gpu.types if not kind.name.endswith("B4")]
+    nodes = []
+    for number in range(gpus // 8):
+        gpu, kind = kinds[number * 7 % len(kinds)]
+        pci = gpu.pci[0]
+        head = {"gpu": gpu.family, "vendor_device": f"10DE:{pci.device}", "subsystem": next(iter(pci.subsystems), ("",))[0]}
+        made = {"mode": "equal", "types": {kind.name: kind.most}}
+        nodes.append({"node": f"n{number}", "gpus": [{"index": i, "address": f"0000:{i + 16:02x}:00.0", **head, **made} for i in range(8)]})
+    return {"version": 1, "nodes": nodes}
+
+
+def catalogue_rows() -> t.Iterator[Row]:
+    yield Row("vGPU catalogue, import and load", [loaded() for _run in range(5)], "ms", 50)
+    for name in ("10DE:2236", "RTX 6000 Ada"):
+        yield Row(f"find {name}", [timed(lambda name=name: _catalogue.find(name)) * 1e6 for _call in range(CALLS)], "us", 50)  # type: ignore[misc]
+    spelled = "nvidia.com/NVIDIA_A10-4Q"
+    yield Row(f"resolve {spelled}", [timed(lambda: _types.resolve(spelled)) * 1e6 for _call in range(CALLS)], "us", 50)
+    plan = of_one_type(1000)
+    yield Row("vgpu_device_config, 1 000 GPUs", [timed(lambda: _device_config.device_config(plan)) for _run in range(RUNS)], "s", 1)
+    stock = {kind.name: kind.most for gpu in _catalogue.gpus() for kind in gpu.types if kind.name in _catalogue.known_profiles()}
+    config = {"version": "v1", "vgpu-configs": {name: [{"devices": "all", "vgpu-devices": {name: most}}] for name, most in stock.items()}}
+    yield Row(f"vgpu_device_config_lint, {len(stock)} entries", [timed(lambda: _lint.lint(config)) for _run in range(RUNS)], "s", 1)
+
+
 def rows() -> t.Iterator[Row]:
+    yield from catalogue_rows()
     _calc.profile_calc("A10", type="A10-4Q")
     questions: list[tuple[str, dict[str, t.Any]]] = [
         ("A10", {"type": "A10-4Q"}),

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.gpufleet.kubevirt.plugins.filter.vgpu_device_config import FilterModule
+from ansible_collections.gpufleet.kubevirt.plugins.filter.vgpu_plan import vgpu_plan
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _device_config
 from tests.vgpu import device_manager
@@ -183,6 +184,26 @@ def test_the_device_manager_makes_what_the_plan_says_and_takes_it_for_applied(gi
         assert device_manager.holds(content, devices)
     names = {json.dumps(entries(found, node), sort_keys=True): name for node, name in found["profiles"].items()}
     assert len(names) == len(found["config"]["vgpu-configs"]) == len(set(names.values()))
+
+
+def test_a_plan_of_the_planner_is_made_as_it_is_and_applied_whole():
+    fleet = [
+        {"name": "a", "gpus": [{"index": 0, "gpu": "A10", "present": {"A10-12Q": 2}}, {"index": 1, "gpu": "A10"}]},
+        {"name": "b", "gpus": [{"index": 0, "gpu": "A16"}, {"index": 1, "gpu": "A2"}, {"index": 2, "gpu": "A30"}]},
+    ]
+    demands = [
+        {"name": "web", "type": "A10-4Q", "count": 8},
+        {"name": "desk", "type": "A16-4Q", "count": 3},
+        {"name": "ml", "type": "A30-1-6C"},
+    ]
+    planned = vgpu_plan(fleet, demands)
+    found = made(planned)
+    for node in planned["nodes"]:
+        devices = [Device(entry["gpu"], *IDS[entry["gpu"]]) for entry in node["gpus"]]
+        device_manager.apply(entries(found, node["node"]), devices)
+        assert [device.holds for device in devices] == [entry["types"] for entry in node["gpus"]]
+        assert device_manager.holds(entries(found, node["node"]), devices)
+    assert planned["unserved"] == []
 
 
 # What it refuses
