@@ -16,7 +16,7 @@ GUEST_SCENARIO := host_devices
 .DEFAULT_GOAL := help
 .PHONY: help check-machine demo test unit unit-targets lint lint-fast lab-test test-core219 bench soak lab-up lab-down shell clean
 .PHONY: format format-check ruff types yamllint ansible-lint docs-lint sanity pytest-lab molecule-lab in-core219 syntax
-.PHONY: kernel-smoke kernel-test pytest-kernel-smoke pytest-kernel molecule-kernel
+.PHONY: kernel-smoke kernel-test record-guests pytest-kernel-smoke pytest-kernel molecule-kernel
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ kernel-smoke: ## the kernel suite's first scenarios, on emulated machines with N
 
 kernel-test: check-machine ## all scenarios on a real kernel
 	@$(RUN) pytest-kernel molecule-kernel
+
+record-guests: check-machine ## make the recordings of guests anew that tests and the lab's hosts are made of
+	@$(IN) python -m tests.kernel.record
 
 test-core219: ## unit tests and playbook syntax on ansible-core 2.19, which needs Python 3.11
 	@python=$$(tests/tools/find-python 3.11); test -n "$$python" || { echo "The ansible-core 2.19 lane did not run: no Python 3.11 here." >&2; exit 1; }; \

@@ -127,7 +127,9 @@ def _create(host: ReactingHost, match: re.Match[str], text: str) -> None:
     (root / f"{parent[1:]}/{device}").mkdir()
     tree._link(root, f"{parent[1:]}/{device}/mdev_type", f"{parent[1:]}/mdev_supported_types/nvidia-{kind}")
     group = _next_group(root)
-    tree._write(root, f"sys/kernel/iommu_groups/{group}/type", "DMA-FQ\n")
+    # No IOMMU translates for it.
+    tree._write(root, f"sys/kernel/iommu_groups/{group}/type", "unknown\n")
+    tree._link(root, f"sys/kernel/iommu_groups/{group}/devices/{device}", f"{parent[1:]}/{device}")
     tree._link(root, f"{parent[1:]}/{device}/iommu_group", f"sys/kernel/iommu_groups/{group}")
     tree._link(root, f"sys/bus/mdev/devices/{device}", f"{parent[1:]}/{device}")
     seen.vgpus[device] = (os.path.basename(parent), kind)

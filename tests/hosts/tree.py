@@ -4,7 +4,8 @@
 
 """Builds a directory that looks like the root of a GPU node, boots it again, and turns its IOMMU on in the firmware.
 
-The shapes of sysfs, procfs and GRUB's files are those of real machines (a 5.15 kernel of Ubuntu 22.04 that needs ``intel_iommu=on``).
+PCI functions are what a real kernel shows, out of recordings (``recording.py`` says what is varied). The shapes of the rest of sysfs, of procfs and
+of GRUB's files are those of real machines (a 5.15 kernel of Ubuntu 22.04 that needs ``intel_iommu=on``).
 What a real machine would do is done here by the few functions that say so: a reboot runs GRUB's own configuration files through a real
 shell, and forgets virtual functions, vGPUs and driver bindings.
 """
@@ -18,8 +19,10 @@ import re
 import shutil
 import subprocess
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+
+from tests.hosts import recording
 
 KERNEL = "5.15.0-119-generic"
 ROOT_DEVICE = "UUID=4f5f1b8e-6c0e-4d52-9f0a-2f4f5a9d7c11"
@@ -27,6 +30,8 @@ ROOT_DEVICE = "UUID=4f5f1b8e-6c0e-4d52-9f0a-2f4f5a9d7c11"
 MODULES = ("drivers/gpu/drm/nouveau/nouveau", "drivers/vfio/pci/vfio-pci", "drivers/vfio/vfio_iommu_type1", "arch/x86/kvm/kvm")
 #: Where a tree keeps what it was built from.
 _MEMORY = "var/lib/host-tree.json"
+#: How far the first virtual function of NVIDIA's GPUs is from its physical function: device 0, function 4. The others follow it.
+FIRST_VF = 4
 #: vGPU types that the driver of an A10 names, with how many fit on one GPU (data/vgpu_types.json).
 A10_TYPES = {
     588: ("NVIDIA A10-1B", 24),
@@ -220,6 +225,11 @@ def iommu_is_on(spec: HostSpec, cmdline: str) -> bool:
     return spec.firmware == "ivrs" and not any("off" in values for values in given["amd_iommu"])
 
 
+def default_domain(cmdline: str) -> str:
+    """The ``type`` of the groups: ``identity`` with ``iommu=pt``, as was seen in a guest; without it that of a host's stock kernel."""
+    return "identity" if any(word.startswith("iommu=") and "pt" in word[6:].split(",") for word in cmdline.split()) else "DMA-FQ"
+
+
 def _remember(root: Path, spec: HostSpec) -> None:
     _write(root, _MEMORY, json.dumps(dataclasses.asdict(spec)))
 
@@ -231,16 +241,23 @@ def _recall(root: Path) -> HostSpec:
 
 
 def _write(root: Path, path: str, content: str | bytes) -> None:
-    file = root / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    data = content if isinstance(content, bytes) else content.encode()
+    _below(root, path, lambda file: file.write_bytes(data))
 
 
 def _link(root: Path, path: str, target: str) -> None:
     """A link at ``path`` to ``target`` (both below the root), relative like those of the kernel."""
+    _below(root, path, lambda file: file.symlink_to(os.path.relpath(target, os.path.dirname(path))))
+
+
+def _below(root: Path, path: str, make: Callable[[Path], object]) -> None:
+    """Make a file, and the directories above it if they are not there: most often they are."""
     file = root / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.symlink_to(os.path.relpath(target, os.path.dirname(path)))
+    try:
+        make(file)
+    except FileNotFoundError:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        make(file)
 
 
 def _disk(root: Path, spec: HostSpec) -> None:
@@ -253,6 +270,7 @@ def _disk(root: Path, spec: HostSpec) -> None:
         f'GRUB_CMDLINE_LINUX_DEFAULT="{_escaped(spec.cmdline_default)}"\nGRUB_CMDLINE_LINUX="{_escaped(spec.cmdline)}"\n',
     )
     (root / "etc/default/grub.d").mkdir()
+    _link(root, "lib", "usr/lib")
     for name in ("vmlinuz", "config"):
         _write(root, f"boot/{name}-{KERNEL}", "")
     build_initramfs(root, spec)
@@ -266,13 +284,13 @@ def _disk(root: Path, spec: HostSpec) -> None:
         "\t2236  GA102GL [A10]\n\t\t10de 1482  A10\n",
     )
     modules = [*spec.loadable, "mdev"] if spec.mdev else spec.loadable
-    _write(root, f"lib/modules/{KERNEL}/modules.dep", "".join(f"kernel/{name}.ko:\n" for name in modules))
-    _write(root, f"lib/modules/{KERNEL}/modules.builtin", "kernel/drivers/vfio/vfio.ko\n")
+    _write(root, f"usr/lib/modules/{KERNEL}/modules.dep", "".join(f"kernel/{name}.ko:\n" for name in modules))
+    _write(root, f"usr/lib/modules/{KERNEL}/modules.builtin", "kernel/drivers/vfio/vfio.ko\n")
     for release in spec.other_kernels:
         _write(root, f"boot/vmlinuz-{release}", "")
     if spec.headers:
         _write(root, f"usr/src/linux-headers-{KERNEL}/Makefile", "")
-        _link(root, f"lib/modules/{KERNEL}/build", f"usr/src/linux-headers-{KERNEL}")
+        _link(root, f"usr/lib/modules/{KERNEL}/build", f"usr/src/linux-headers-{KERNEL}")
     if spec.blocked:
         _write(root, "etc/modprobe.d/blocked.conf", "".join(f"blacklist {name}\n" for name in spec.blocked))
     (root / "dev").mkdir()
@@ -344,7 +362,7 @@ def _sysfs(root: Path, spec: HostSpec, on: bool) -> None:
         _write(root, f"sys/devices/virtual/iommu/{unit}/uevent", "")
         _link(root, f"sys/class/iommu/{unit}", f"sys/devices/virtual/iommu/{unit}")
 
-    groups = _Groups(root, on)
+    groups = _Groups(root, on, default_domain((root / "proc/cmdline").read_text()))
     groups.add(_function(root, "pci0000:00/0000:00:00.0", "8086", "0998", "060000", None))
     groups.add(_function(root, "pci0000:00/0000:00:01.0/0000:01:00.0", "8086", "159b", "020000", "ice"))
     groups.add(_function(root, "pci0000:00/0000:00:02.0/0000:02:00.0", "144d", "a80a", "010802", "nvme"))
@@ -352,39 +370,37 @@ def _sysfs(root: Path, spec: HostSpec, on: bool) -> None:
         _gpu(root, gpu, groups)
 
 
+#: By the class of a function, the kind of function that the kernel was seen to show like it.
+_LIKE = {"0600": "host bridge", "0604": "port", "0200": "network card", "0403": "audio"}
+
+
 class _Groups:
     """Hands out IOMMU groups; none while the IOMMU is off."""
 
-    def __init__(self, root: Path, on: bool) -> None:
-        self.root, self.on, self.next = root, on, 26
+    def __init__(self, root: Path, on: bool, kind: str = "DMA-FQ") -> None:
+        self.root, self.on, self.kind, self.next = root, on, kind, 26
 
-    def add(self, device: str, group: int | None = None) -> int | None:
+    def add(self, device: str, group: int | None = None, kind: str = "") -> int | None:
         if not self.on:
             return None
         if group is None:
             group, self.next = self.next, self.next + 1
-            _write(self.root, f"sys/kernel/iommu_groups/{group}/type", "DMA-FQ\n")
+            _write(self.root, f"sys/kernel/iommu_groups/{group}/type", f"{kind or self.kind}\n")
         _link(self.root, f"sys/kernel/iommu_groups/{group}/devices/{os.path.basename(device)}", device)
         _link(self.root, f"{device}/iommu_group", f"sys/kernel/iommu_groups/{group}")
         return group
 
 
-def _function(root: Path, place: str, vendor: str, device: str, kind: str, driver: str | None, subsystem: str = "0000:0000") -> str:
-    """Make a PCI function; its path."""
+def _function(root: Path, place: str, vendor: str, device: str, code: str, driver: str | None, subsystem: str = "", like: str = "") -> str:
+    """Make a PCI function, as the kernel shows one of the kind ``like`` (see ``recording.py``); its path."""
     path = f"sys/devices/{place}"
     address = os.path.basename(place)
-    values = {
-        "vendor": f"0x{vendor}",
-        "device": f"0x{device}",
-        "class": f"0x{kind}",
-        "subsystem_vendor": f"0x{subsystem.partition(':')[0]}",
-        "subsystem_device": f"0x{subsystem.partition(':')[2]}",
-        "numa_node": "0" if int(address.split(":")[1], 16) < 0x80 else "1",
-        "driver_override": "(null)",
-    }
-    for name, value in values.items():
-        _write(root, f"{path}/{name}", f"{value}\n")
-    _write(root, f"{path}/config", bytes.fromhex(vendor)[::-1] + bytes.fromhex(device)[::-1] + bytes(60))
+    files = recording.varied(
+        like or _LIKE.get(code[:4], "disk"), vendor, device, code, subsystem or "0000:0000", int(int(address.split(":")[1], 16) >= 0x80)
+    )
+    (root / path).mkdir(parents=True)
+    for name, content in files.items():
+        (root / path / name).write_bytes(content)
     _link(root, f"sys/bus/pci/devices/{address}", path)
     if driver:
         (root / f"sys/bus/pci/drivers/{driver}").mkdir(exist_ok=True)
@@ -397,10 +413,11 @@ def _gpu(root: Path, gpu: Gpu, groups: _Groups) -> None:
     bus = gpu.address[:7]
     port = f"pci{gpu.address[:5]}{int(gpu.address[5:7], 16) - 1:02x}/{gpu.address[:5]}{int(gpu.address[5:7], 16) - 1:02x}:01.0"
     groups.add(_function(root, port, "8086", "347a", "060400", "pcieport"))
-    path = _function(root, f"{port}/{gpu.address}", "10de", gpu.device, gpu.kind, gpu.driver, gpu.subsystem)
+    like = "GPU with SR-IOV" if gpu.vfs_total else "GPU"
+    path = _function(root, f"{port}/{gpu.address}", "10de", gpu.device, gpu.kind, gpu.driver, gpu.subsystem, like)
     group = groups.add(path)
     _write(root, f"{path}/power_state", f"{gpu.power_state}\n")
-    _write(root, f"{path}/resource", _resource([16 << 20, gpu.bar1, 0, 32 << 20, 0, 0]))
+    _write(root, f"{path}/resource", _resource([16 << 20, gpu.bar1, 0, 32 << 20, 0, 0], (root / path / "resource").read_text()))
     if gpu.kind.startswith("0300"):
         _write(root, f"{path}/boot_vga", f"{int(gpu.boot_vga)}\n")
     if gpu.fell_off_bus:
@@ -414,6 +431,9 @@ def _gpu(root: Path, gpu: Gpu, groups: _Groups) -> None:
     if gpu.vfs_total:
         _write(root, f"{path}/sriov_totalvfs", f"{gpu.vfs_total}\n")
         _write(root, f"{path}/sriov_numvfs", f"{gpu.vfs}\n")
+        _write(root, f"{path}/sriov_offset", f"{FIRST_VF}\n")
+        _write(root, f"{path}/sriov_stride", "1\n")
+        _write(root, f"{path}/sriov_vf_device", f"{gpu.device}\n")
     for number in range(gpu.vfs):
         _virtual_function(root, gpu, number, f"{port}/{bus}:{(number >> 3):02x}.{number & 7}", path, groups)
 
@@ -433,19 +453,20 @@ def _device_link(root: Path, supplier: str, consumer: str) -> None:
 
 
 def _virtual_function(root: Path, gpu: Gpu, number: int, place: str, physical: str, groups: _Groups) -> None:
-    # NVIDIA's virtual functions begin at device 0, function 4, and carry the ids of their physical function.
+    # NVIDIA's virtual functions carry the ids of their physical function.
     head, _dot, function = place.rpartition(".")
-    slot = int(head[-2:], 16) * 8 + int(function) + 4
+    slot = int(head[-2:], 16) * 8 + int(function) + FIRST_VF
     place = f"{head[:-2]}{slot >> 3:02x}.{slot & 7}"
-    path = _function(root, place, "10de", gpu.device, gpu.kind, "nvidia", gpu.subsystem)
+    path = _function(root, place, "10de", gpu.device, gpu.kind, "nvidia", gpu.subsystem, "virtual function")
     address = os.path.basename(place)
     groups.add(path)
     _link(root, f"{path}/physfn", physical)
     _link(root, f"{physical}/virtfn{number}", path)
     used = sum(1 for _ in gpu.active)
     if gpu.backend == "vendor_vfio":
-        free = number not in gpu.active and used == 0
-        lines = [f"{kind:<6}: {name}" for kind, (name, _most) in A10_TYPES.items()] if free else []
+        sizes = set(gpu.active.values())
+        free = [kind for kind, (_name, most) in A10_TYPES.items() if number not in gpu.active and sizes <= {kind} and used < most]
+        lines = [f"{kind:<6}: {A10_TYPES[kind][0]}" for kind in free]
         _write(root, f"{path}/nvidia/creatable_vgpu_types", "\n".join(["ID    : vGPU Name", *lines]) + "\n")
         _write(root, f"{path}/nvidia/current_vgpu_type", f"{gpu.active.get(number, 0)}\n")
         return
@@ -469,14 +490,16 @@ def _virtual_function(root: Path, gpu: Gpu, number: int, place: str, physical: s
         (root / f"{path}/{identity}").mkdir()
         _link(root, f"{path}/{identity}/mdev_type", f"{path}/mdev_supported_types/nvidia-{gpu.active[number]}")
         _link(root, f"sys/bus/mdev/devices/{identity}", f"{path}/{identity}")
+        groups.add(f"{path}/{identity}", kind="unknown")  # no IOMMU translates for it
 
 
-def _resource(sizes: list[int]) -> str:
+def _resource(sizes: list[int], seen: str) -> str:
+    """The lines of ``resource`` with BARs of these sizes, and after them those that the kernel has for other things."""
     lines, at = [], 0x10000000
     for size in sizes:
         lines.append(f"0x{at:016x} 0x{at + size - 1:016x} 0x{0x140204:016x}" if size else " ".join(["0x" + "0" * 16] * 3))
         at += size
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + seen.splitlines()[len(sizes) :]) + "\n"
 
 
 def drivers(root: Path) -> dict[str, str | None]:

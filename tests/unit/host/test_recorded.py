@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import re
 import typing as t
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _node
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
-from tests.hosts import tree
+from tests.hosts import recording, tree
 from tests.hosts.recorder import recorder
 
 RECORDED = Path(__file__).resolve().parents[2] / "hosts" / "recorded"
@@ -41,6 +42,7 @@ def test_a_guest_whose_kernel_leaves_the_iommu_off(recorded) -> None:
     assert {gpu["address"]: (gpu["driver"], gpu["iommu_group"]) for gpu in found["gpus"]} == dict.fromkeys(
         (GPU, SRIOV, OLD, SECOND, BRIDGED), ("nvidia", None)
     )
+    assert found["host"]["cpu_vendor"] == "AuthenticAMD"  # of QEMU's processor, whatever the IOMMU
     assert found["host"]["os_id"] == "debian" and re.fullmatch(r"6\.1\.0-\d+-amd64", found["host"]["kernel"])
     assert found["kernels"]["modules"] == {"mdev": True, "nouveau": True, "nova_core": False, "nvidiafb": False, "vfio_pci": True}
 
@@ -68,11 +70,6 @@ def test_a_recording_holds_what_the_recorder_would_let_out_today(recorded, name:
 
 # ------------------------------------------------------------------ trees against the kernel
 
-#: What the kernel shows of a function and a tree does not. Nothing reads it but vfio_bind (modalias) and sriov_vfs.
-NOT_IN_TREES = {
-    "modalias", "power_state", "resource", "revision", "sriov_drivers_autoprobe", "sriov_offset", "sriov_stride", "sriov_vf_device",
-}  # fmt: skip
-
 
 def below(found: t.Any, address: str) -> dict[str, str]:
     """The files and links of a function by name, with the form of what is in them."""
@@ -90,31 +87,58 @@ def below(found: t.Any, address: str) -> dict[str, str]:
 def form(text: str) -> str:
     """A text with its values taken out: hexadecimal and decimal numbers, and the name of a vGPU type."""
     first = text.splitlines()[0] if text else ""
+    if first.startswith("pci:"):
+        return re.sub(r"[0-9A-F]{2,8}", "#", text)
     return re.sub(r"-?\b(0x)?[0-9a-f]+\b", r"\1#", re.sub(r"^NVIDIA A10-\S+", "TYPE", first)) + "\n" * text.endswith("\n")
 
 
 @pytest.mark.parametrize(
-    ("real", "made"),
-    [(SRIOV, "0000:41:00.0"), ("0000:02:10.2", "0000:41:00.5")],
-    ids=["physical function with virtual ones", "virtual function, parent of vGPUs"],
+    ("name", "backend", "real", "made"),
+    [
+        ("guest-vgpu", "mdev", SRIOV, "0000:41:00.0"),
+        ("guest-vgpu", "mdev", "0000:02:10.2", "0000:41:00.5"),
+        ("guest-vendor-vfio", "vendor_vfio", "0000:02:10.2", "0000:41:00.5"),
+    ],
+    ids=["physical function with virtual ones", "virtual function, parent of vGPUs", "virtual function of the vendor framework"],
 )
-def test_functions_of_a_tree_look_like_those_of_the_kernel(tmp_path: Path, real: str, made: str) -> None:
-    tree.build(tmp_path / "host", tree.LAB_HOSTS["gpu-vgpu-0"])
+def test_functions_of_a_tree_look_like_those_of_the_kernel(tmp_path: Path, name: str, backend: str, real: str, made: str) -> None:
+    """All files and links are there and no others, with the same form of what is in them."""
+    spec = tree.LAB_HOSTS["gpu-vgpu-0"]
+    gpus = [dataclasses.replace(gpu, backend=backend, active={1: 593} if backend != "mdev" else {}) for gpu in spec.gpus]
+    tree.build(tmp_path / "host", dataclasses.replace(spec, gpus=gpus))
     ours = below(recorder.Recorder(str(tmp_path / "host")).record(), made)
-    kernels = below(recorder.load(str(RECORDED / "guest-vgpu.json")), real)
-    assert {name: kind for name, kind in ours.items() if kernels.get(name) != kind and name not in NOT_IN_TREES} == {}
-    assert kernels.keys() - ours.keys() <= NOT_IN_TREES
-    for name in ("vendor", "class", "iommu_group", "driver"):
-        assert name in ours
+    kernels = below(recorder.load(str(RECORDED / f"{name}.json")), real)
+    assert ours == kernels and {"vendor", "class", "iommu_group", "driver"} <= ours.keys()
+
+
+def test_a_vgpu_of_a_tree_looks_like_that_of_the_kernel(tmp_path: Path) -> None:
+    tree.build(tmp_path / "host", tree.HostSpec(tree.a10s(driver="nvidia", vfs=4, active={0: 593}), cmdline="intel_iommu=on"))
+
+    def shown(found: t.Any) -> tuple[set[str], set[bytes]]:
+        links = {path: target for path, target in found.links.items() if re.search(r"/[0-9a-f]{8}-[^/]*/[^/]*$", path)}
+        groups = {target.rpartition("/")[2] for path, target in links.items() if path.endswith("iommu_group")}
+        return {path.rpartition("/")[2] for path in links}, {found.files[f"sys/kernel/iommu_groups/{group}/type"] for group in groups}
+
+    kernels = shown(recorder.load(str(RECORDED / "guest-vgpu.json")))
+    assert shown(recorder.Recorder(str(tmp_path / "host")).record()) == kernels == ({"mdev_type", "iommu_group"}, {b"unknown\n"})
+
+
+def test_what_a_tree_shows_of_an_identity_is_what_the_kernel_would() -> None:
+    """What is varied to what it was already: nothing then differs from the recording, but for what belongs to the place of a function."""
+    seen = recording.function("GPU with SR-IOV")
+    assert recording.varied("GPU with SR-IOV", "10de", "2236", "030200", "10de:1482", -1) == seen
+    other = recording.varied("GPU with SR-IOV", "10de", "2230", "030000", "10de:1459", 1)
+    assert {name for name in seen if seen[name] != other[name]} == {
+        "config", "device", "class", "subsystem_device", "modalias", "numa_node",
+    }  # fmt: skip
 
 
 def test_audio_functions_of_a_tree_look_like_those_of_the_kernel(tmp_path: Path) -> None:
     tree.build(tmp_path / "host", tree.LAB_HOSTS["gpu-passthrough-1"])
     ours = below(recorder.Recorder(str(tmp_path / "host")).record(), "0000:41:00.1")
     kernels = below(recorder.load(str(RECORDED / "guest-vgpu.json")), AUDIO)
-    same = {re.sub(r"pci:.*", "pci:GPU", name): kind for name, kind in kernels.items() if not name.startswith("sound/")}
-    assert {re.sub(r"pci:.*", "pci:GPU", name): kind for name, kind in ours.items()}.items() <= same.items()
-    assert same.keys() - {re.sub(r"pci:.*", "pci:GPU", name) for name in ours} <= NOT_IN_TREES
+    same = {re.sub(r":pci:.*", ":pci:GPU", name): kind for name, kind in kernels.items() if not name.startswith("sound/")}
+    assert {re.sub(r":pci:.*", ":pci:GPU", name): kind for name, kind in ours.items()} == same
 
 
 def test_no_text_of_a_trees_function_has_another_shape_than_the_kernels(tmp_path: Path) -> None:
