@@ -24,7 +24,6 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._bootloade
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._grub_files import MAIN, NotComputable
 
 EDITENV = ("/usr/bin/grub2-editenv", "/usr/sbin/grub2-editenv")
-VARIABLE = _grub_files.VARIABLES[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,11 +160,11 @@ def _amended_variable(text: str, present: t.Sequence[str], absent: t.Sequence[st
     if not more:
         return left
     # GRUB_CMDLINE_LINUX_DEFAULT comes later on the line: where it has the last word about a key, ours goes behind it.
-    for variable in (VARIABLE, _grub_files.VARIABLES[1]):
-        longer = _grub_files.appended(left, variable, more)
-        if all(_cmdline.satisfied(_grub_files.line_of({MAIN: longer}), token) for token in present):
-            return longer
-    return left
+    first_of_them, last_of_them = _grub_files.VARIABLES
+    longer = _grub_files.appended(left, first_of_them, more)
+    if all(_cmdline.satisfied(_grub_files.line_of({MAIN: longer}), token) for token in present):
+        return longer
+    return _grub_files.appended(left, last_of_them, more)
 
 
 def _plan_kernelopts(plan: Plan, seen: Seen, present: t.Sequence[str], absent: t.Sequence[str]) -> None:
