@@ -19,7 +19,6 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._holders i
 
 SRIOV_MANAGE = "/usr/lib/nvidia/sriov-manage"
 MAX = "max"
-METHODS = ("auto", "sriov_manage", "sysfs")
 SET = "set"
 
 
@@ -29,7 +28,7 @@ class Wish:
 
     address: str
     count: t.Optional[int]
-    method: str = "auto"
+    method: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +81,10 @@ def wishes(devices: t.Sequence[t.Mapping[str, t.Any]], method: str) -> t.Tuple[t
             continue
         if text != MAX and not (text.isascii() and text.isdigit()):
             blockers.append(Blocker(target, f"the count {text!r} is no number", f"Write {MAX}, 0 or how many"))
-            continue
-        if any(wish.address == address for wish in found):
+        elif any(wish.address == address for wish in found):
             blockers.append(Blocker(target, f"{address} is listed more than once", "Keep one entry for it"))
-            continue
-        found.append(Wish(address, None if text == MAX else int(text), method))
+        else:
+            found.append(Wish(address, None if text == MAX else int(text), method))
     return found, blockers
 
 

@@ -260,7 +260,7 @@ def nothing(host: Node) -> None:
     [
         (nothing, 0, {"address": "0000:99:00.0"}, {}, "no PCI function at this address"),
         (nothing, 0, {"address": "99:00.0"}, {}, "no PCI address"),
-        (nothing, 0, {"address": A, "count": "many"}, {}, "'many' is no number"),
+        (nothing, 0, {"address": A, "count": "many"}, {}, "entry 1 of devices: the count 'many' is no number"),
         (nothing, 0, {"address": A, "count": "-1"}, {}, "'-1' is no number"),
         (nothing, 0, {"address": A, "count": "7"}, {}, "it can have 6"),
         (nothing, 4, {"address": VF0}, {}, f"virtual function of {A}"),
@@ -374,6 +374,19 @@ def physical(**more: t.Any) -> _sriov.Physical:
 
 def virtuals(count: int, **more: t.Any) -> tuple[_sriov.Virtual, ...]:
     return tuple(_sriov.Virtual(f"0000:41:00.{4 + n}", **{"driver": "nvidia", "vgpu": None, "holders": (), **more}) for n in range(count))
+
+
+@pytest.mark.parametrize("there", [None, physical(driver=None), physical(total=None), physical(holders=None)])
+def test_what_stops_one_function_does_not_stop_the_others(there: _sriov.Physical | None) -> None:
+    plan = _sriov.plan(there, _sriov.Wish(A, 6, "sysfs"), False)
+    assert [blocker.stops for blocker in plan.blockers] == ["target"] and not plan.changes
+
+
+def test_a_change_says_how_many_there_were_and_how_they_are_made() -> None:
+    change = _sriov.plan(physical(enabled=2), _sriov.Wish(A, 4, "sysfs"), False).changes[0]
+    assert (change.target, change.action, change.before) == (f"function {A}", "set", {"count": 2})
+    assert change.after == {"count": 4, "method": "sysfs"} and change.reason.startswith("4 virtual functions")
+    assert _sriov.plan(physical(), _sriov.Wish(A, None, "auto"), True).changes[0].reason.startswith("all virtual functions")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_a_kernel_s_image_is_found_where_distributions_put_it(tmp_path: Path, im
 
 
 def test_an_entry_is_read_with_its_files_on_the_partition_that_it_is_on(tmp_path: Path) -> None:
-    entry(tmp_path)
+    entry(tmp_path, text=f"version {RELEASE}\nlinux /id/linux\ninitrd /id/initrd /id/missing\noptions ro\n")
     entry(tmp_path, "by-hand", "linux /vmlinuz-5.15\noptions ro quiet\n")
     boot.write(tmp_path, "efi/id/linux", "12345")
     boot.write(tmp_path, "efi/id/initrd", "123")
@@ -66,7 +67,10 @@ def test_an_entry_is_read_with_its_files_on_the_partition_that_it_is_on(tmp_path
     menu = loader(tmp_path)
     seen = menu.read()
     found = {one.name: one for one in menu.entries(seen)}
-    assert (found[f"id-{RELEASE}"].kernel, found[f"id-{RELEASE}"].initrds) == ("/efi/id/linux", ("/efi/id/initrd",))
+    assert (found[f"id-{RELEASE}"].kernel, found[f"id-{RELEASE}"].initrds) == (
+        "/efi/id/linux",
+        ("/efi/id/initrd", "/efi/id/missing"),
+    )
     assert [(one.release, one.arguments) for one in found.values()] == [(RELEASE, ("ro",)), ("5.15", ("ro", "quiet"))]
     assert menu.default(seen) == found[f"id-{RELEASE}"]
     assert menu.room(seen) == ("/efi", (4 << 20) + 8)  # the largest entry, and four more MiB
@@ -128,9 +132,14 @@ def test_a_vendor_s_file_counts_only_where_the_site_has_none() -> None:
     assert not named.changes and "/usr/lib/kernel/cmdline line 1" in named.blockers[0].problem
 
 
-def test_where_no_entry_is_the_next_one_the_first_gives_the_arguments() -> None:
-    plan = _systemd_boot.make_plan(seen("ro first", None, default=None), ["iommu=pt"], [])
-    assert plan.changes[0].after == "ro first iommu=pt\n"
+@pytest.mark.parametrize(("default", "expected"), [(f"id-{RELEASE}", "first"), ("id-6.0", "second"), ("gone", "first")])
+def test_the_entry_of_the_next_boot_gives_the_arguments_or_the_first_one(default: str, expected: str) -> None:
+    one = seen("ro first", None, default=default, images={RELEASE: "/lib/modules/image", "6.0": "/lib/modules/older"})
+    other = _bls.parsed("/efi/loader/entries/id-6.0.conf", "version 6.0\nlinux /x\noptions ro second\n")
+    plan = _systemd_boot.make_plan(dataclasses.replace(one, fragments=(*one.fragments, other)), ["iommu=pt"], [])
+    assert plan.changes[0].after == f"ro {expected} iommu=pt\n" and not plan.blockers
+    alone = _systemd_boot.make_plan(seen("ro first", None, default=None), ["iommu=pt"], [])
+    assert alone.changes[0].after == "ro first iommu=pt\n"
 
 
 def test_an_argument_that_the_file_has_itself_is_not_taken_for_an_addition() -> None:
