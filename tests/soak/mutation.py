@@ -53,8 +53,8 @@ Key = tuple[str, str, str, str]
 
 
 def files() -> list[str]:
-    """The files that are tried: by rule, so that a new plan is not forgotten."""
-    planning = (path for path in (env.CHECKOUT / "plugins").rglob("*.py") if PLANS.search(path.read_text()))
+    """The files that are tried: those with a plan that a module carries out, by rule, so that a new one is not forgotten."""
+    planning = (path for path in (env.CHECKOUT / UTILS).rglob("*.py") if PLANS.search(path.read_text()))
     return sorted({*ALSO, *(str(path.relative_to(env.CHECKOUT)) for path in planning)})
 
 
