@@ -84,7 +84,7 @@ def parsed_info(text: str) -> t.List[Entry]:
     found = []
     for block in re.split(r"^(?=index=)", text, flags=re.MULTILINE):
         fields = dict(line.partition("=")[::2] for line in block.splitlines() if "=" in line)
-        values = {name: value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value for name, value in fields.items()}
+        values = {name: value[1:-1] if value[:1] == value[-1:] == '"' else value for name, value in fields.items()}
         if "kernel" not in values or "args" not in values:
             continue
         kernel = values["kernel"]
@@ -221,7 +221,7 @@ def _name(token: str) -> str:
 
 def outcome(line: t.Sequence[str], remove: t.Sequence[str], add: t.Sequence[str]) -> t.List[str]:
     """What ``grubby`` makes of a line: a name to remove takes its values along, an argument to add replaces those of its name."""
-    names = {_name(token) for token in add} | {token for token in remove if "=" not in token}
+    names = {_name(token) for token in add} | set(remove)
     return [*(token for token in line if token not in remove and _name(token) not in names), *add]
 
 

@@ -94,7 +94,7 @@ def test_grubby_says_which_entries_there_are_and_which_is_next(
 )
 def test_an_entry_of_grubby_s_list_is_named_by_what_it_says(lines: str, name: str | None, arguments: tuple[str, ...]) -> None:
     found = _grubby.parsed_info(f"index=0\n{lines}")
-    assert [(one.name, one.arguments) for one in found] == ([(name, arguments)] if name else [])
+    assert [(one.name, one.arguments, one.initrds) for one in found] == ([(name, arguments, ())] if name else [])
 
 
 # The plan
@@ -142,6 +142,12 @@ def test_every_place_that_kernels_take_their_arguments_from_is_changed_and_shown
             [],
             'GRUB_CMDLINE_LINUX="ro"\nGRUB_CMDLINE_LINUX_DEFAULT="intel_iommu=off intel_iommu=on"\n',
         ),
+        (
+            "GRUB_CMDLINE_LINUX=ro\nGRUB_CMDLINE_LINUX_DEFAULT=iommu=nopt\n",
+            ["intel_iommu=on", "iommu=pt"],
+            [],
+            'GRUB_CMDLINE_LINUX=ro\nGRUB_CMDLINE_LINUX_DEFAULT="iommu=nopt intel_iommu=on iommu=pt"\n',
+        ),
         ('GRUB_CMDLINE_LINUX="ro iommu=pt"\n', ["iommu=pt"], [], None),
         ('GRUB_CMDLINE_LINUX="ro quiet"\n', [], ["quiet"], 'GRUB_CMDLINE_LINUX="ro"\n'),
         ('GRUB_CMDLINE_LINUX="ro \\"a=b c\\""\n', [], ['a="b c"'], 'GRUB_CMDLINE_LINUX="ro"\n'),
@@ -185,6 +191,12 @@ def test_an_argument_that_grub_s_file_puts_together_is_refused() -> None:
     assert [(b.target, b.problem) for b in refused.blockers] == [
         ("argument quiet", "it is not written literally where GRUB's file sets it")
     ]
+
+
+@pytest.mark.parametrize(("entries", "stops"), [(["ro"], True), (["ro iommu=pt", "ro"], True), (["ro iommu=pt"], False)])
+def test_a_file_that_only_a_shell_works_out_stops_while_an_entry_falls_short(entries: list[str], stops: bool) -> None:
+    plan = _grubby.make_plan(seen(*entries, texts={MAIN: 'GRUB_CMDLINE_LINUX="$(x)"\n'}), ["iommu=pt"], [])
+    assert bool(plan.blockers) is stops and bool(plan.warnings) is not stops and not plan.changes
 
 
 def test_entries_of_one_kernel_are_changed_together() -> None:
