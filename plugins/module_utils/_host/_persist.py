@@ -157,7 +157,7 @@ def plan(seen: Seen, kind: str, updates: t.Mapping[str, t.Optional[Entry]], code
     is_there = seen.code is not None or seen.unit is not None or bool(seen.links)
     if not needed and not is_there and not any(seen.entries.values()):
         return Plan()
-    if seen.broken and (updates or needed):
+    if seen.broken:
         return Plan(blockers=[Blocker(f"file {ENTRIES}", seen.broken, "Mend or remove it")])
     if needed and any(entry is not None for entry in updates.values()) and not seen.systemd:
         problem = "it has no systemd, and persist: boot is a unit of it"
