@@ -122,7 +122,7 @@ def _axis(strip: Strip, scale: float) -> str:
     return "".join(texts)
 
 
-def bar(strip: Strip, key: str, title: str, colours: t.Mapping[str, str], known_gb: bool) -> str:
+def gpu_bar(strip: Strip, key: str, title: str, colours: t.Mapping[str, str], known_gb: bool) -> str:
     """The bar of a GPU. ``key`` is unique on the page, ``title`` what the bar is, for who does not see it."""
     scale = WIDTH / strip.size_gb
     boxes = "".join(_box(run, scale, colours, known_gb) for run in _runs(strip, NARROW / scale))

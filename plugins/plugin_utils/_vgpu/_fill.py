@@ -43,12 +43,12 @@ def fill(model: _model.Model, values: list[int]) -> list[Bin]:
 
 
 def _become(cell: _model.Cell, values: list[int]) -> t.Iterator[Bin]:
-    gpus = iter(cell.gpus)
+    gpus = collections.deque(cell.gpus)
     for choice in cell.choices:
         for _each in range(values[choice.column] if choice.name != "mixed" else 0):
-            yield Bin(next(gpus), choice.name, dict(choice.slots), dict(choice.slots))
+            yield Bin(gpus.popleft(), choice.name, dict(choice.slots), dict(choice.slots))
     for path in _paths(cell, values):
-        gpu = next(gpus)
+        gpu = gpus.popleft()
         slots: dict[_model.Slot, int] = collections.Counter(("mixed", gpu.offer.family, size) for _start, size in path)
         yield Bin(gpu, "mixed", dict(slots), dict(slots), placements=path)
 

@@ -187,7 +187,7 @@ def _gpu(gpu: Shown, key: str, colours: t.Mapping[str, str]) -> str:
         below.append(f'<p class="hit fault">{esc(gpu.strip.note)}</p>')
     return (
         f'<div class="gpu" data-is="{" ".join(marks)}" data-find="{esc(" ".join(words).lower())}"><p class="head">{"".join(head)}</p>'
-        f'<div class="scroll">{_bars.bar(gpu.strip, key, f"{gpu.name}, {model}: {_room(gpu)}", colours, gpu.known)}</div>{"".join(below)}</div>'
+        f'<div class="scroll">{_bars.gpu_bar(gpu.strip, key, f"{gpu.name}, {model}: {_room(gpu)}", colours, gpu.known)}</div>{"".join(below)}</div>'
     )
 
 
