@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.bmc import certificates
-from tests.tools.children import alive, wait_for_a_group
+from tests.tools.children import alive
 
 STARTS_A_BMC = """
 import pathlib, sys, time
@@ -45,17 +45,26 @@ def test_a_test_bmc_ends_with_who_started_it_even_if_that_is_killed(tmp_path: Pa
     assert ends(bmc)
 
 
+# In a process of its own: this one may have other children, of other tests.
+STARTS_A_GROUP = """
+import os, subprocess, sys
+from tests.tools.children import wait_for_a_group
+said, say = os.pipe()
+leader = os.fork()
+if not leader:
+    os.setpgid(0, 0)
+    sleeper = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
+    os.write(say, str(sleeper.pid).encode())
+    os._exit(int(sys.argv[1]))
+sleeper = os.read(said, 20).decode()
+found, code = wait_for_a_group()
+print(sleeper, found == leader, code)
+"""
+
+
 @pytest.mark.parametrize("code", [0, 3])
 def test_what_a_trial_has_started_ends_with_it(code: int) -> None:
-    said, say = os.pipe()
-    leader = os.fork()
-    if not leader:
-        os.setpgid(0, 0)
-        sleeper = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
-        os.write(say, str(sleeper.pid).encode())
-        os._exit(code)
-    sleeper_pid = int(os.read(said, 20))
-    assert wait_for_a_group() == (leader, code)
-    assert ends(sleeper_pid)
-    os.close(said)
-    os.close(say)
+    said = subprocess.run([sys.executable, "-c", STARTS_A_GROUP, str(code)], capture_output=True, text=True, check=True, timeout=60).stdout
+    sleeper, *told = said.split()
+    assert told == ["True", str(code)]
+    assert ends(int(sleeper))

@@ -42,7 +42,10 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[dict[str, t.Any]
             "cluster_policy": None,
             "release": {"name": "gpu-operator", "chart": "gpu-operator", "version": "v26.7.0", "values": {"password": "hunter2"}},
             "kubevirt": {"name": "kubevirt", "version": "v1.7.0", "owner": None},
-            "nodes": [{"name": n, "boot_id": boot_ids[n], "labels": {}, "workload": None, "used": {}, "operands": []} for n in WORKLOAD],
+            "nodes": [
+                {"name": n, "boot_id": boot_ids[n], "labels": {}, "workload": None, "used": {}, "operands": [], "at_work": []}
+                for n in WORKLOAD
+            ],
         },
         "gpufleet_preflight_rules": [LATE, {"id": "other_driver_at_boot", "silence": "kernel_modules comes next"}],
         "gpufleet_gpu_count": 2,
