@@ -33,11 +33,14 @@ demo: check-demo ## the main job on the embedded lab: site.yml, report, second r
 test: check-machine ## everything: unit, lint, the playbooks on the lab, the first scenarios on a real kernel
 	@$(RUN) --lane unit unit-targets lint lab-test kernel-smoke
 
+# Unit tests make thousands of small files: in memory where the machine has room there for them.
+IN_MEMORY = scratch=$$(mktemp -d -p /dev/shm gpufleet.XXXXXX 2>/dev/null || mktemp -d); trap 'rm -rf "$$scratch"' EXIT; TMPDIR="$$scratch"
+
 unit: ## unit tests
-	@$(IN) python -m pytest -q -n 2 tests/unit tests/tools
+	@$(IN_MEMORY) $(IN) python -m pytest -q -n 2 tests/unit tests/tools
 
 unit-targets: ## unit tests of what runs on nodes, under every other Python from 3.9 on that is found
-	@$(IN) python tests/tools/targets.py
+	@$(IN_MEMORY) $(IN) python tests/tools/targets.py
 
 lint: ## all linters, ansible-test sanity of the built archive included
 	@$(RUN) format-check ruff types yamllint docs-lint ansible-lint sanity
