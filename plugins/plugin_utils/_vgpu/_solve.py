@@ -7,8 +7,8 @@
 
 """An integer program, and the solver behind it: HiGHS through ``highspy``, the only file that knows it.
 
-Measured against CP-SAT on the planner's own instances (tests/vgpu/README.md). One thread and a fixed seed, so that the same program has the
-same answer.
+One thread and a fixed seed, so that the same program has the same answer. CP-SAT (ortools) was as fast or slower on the instances tried, and asks
+for more packages.
 """
 
 from __future__ import annotations
