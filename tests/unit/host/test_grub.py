@@ -99,7 +99,7 @@ def test_the_generator_runs_while_one_entry_falls_short() -> None:
             files("ro", "ro quiet", later='GRUB_CMDLINE_LINUX="${GRUB_CMDLINE_LINUX}q""uiet"\n'),
             [],
             ["quiet"],
-            "only a shell can work this out: /etc/default/grub.d/70-site.cfg line 1",
+            "file /etc/default/grub.d/70-site.cfg: only a shell can work this out: /etc/default/grub.d/70-site.cfg line 1",
             "run update-grub",
         ),
         (
@@ -175,3 +175,9 @@ def test_the_new_file_has_room_beside_the_old_one(tmp_path: Path) -> None:
     grub = loader(tmp_path)
     assert grub.room(_grub.Files({}, "x" * 1000)) == ("/boot", (4 << 20) + 1000)
     assert grub.room(_grub.Files({}, None)) == ("/boot", 4 << 20)
+
+
+def test_arguments_in_our_drop_in_are_read_as_they_were_written() -> None:
+    arguments = ["iommu=pt", 'vfio.a="b c"']
+    assert _grub.own_arguments(_grub.drop_in(arguments)) == arguments
+    assert _grub.drop_in(arguments).endswith(' iommu=pt vfio.a=\\"b c\\""\n')

@@ -187,3 +187,31 @@ def test_the_first_step_that_fails_is_the_last(root: Path, fails: str | None, ra
     assert setting.exists() is (fails is not None)
     targets = {"systemctl": "unit nvidia-powerd.service", "apt-get": "packages", "dkms": "dkms nvidia/580"}
     assert [blocker.target for blocker in found] == ([targets[fails]] if fails else [])
+    # The program and what it was to do, and not all of its arguments.
+    assert [blocker.problem for blocker in found] == ([f"{' '.join(ran[-1].split()[:2])} ended with 1: no"] if fails else [])
+
+
+@pytest.mark.parametrize(
+    ("holding", "expected"),
+    [
+        (([Holder(7, "python3", "/dev/nvidia0")], None), "process 7: process 7 (python3) has /dev/nvidia0 open"),
+        ((None, "it is a container's /proc"), "GPUs: who holds them is not known: it is a container's /proc"),
+    ],
+)
+@pytest.mark.parametrize("what", [{"manager": APT, "packages": (UTILS,)}, {"dkms": ("nvidia/580",)}])
+def test_who_holds_a_gpu_at_the_last_moment_keeps_the_driver(
+    root: Path, monkeypatch: pytest.MonkeyPatch, what: dict[str, t.Any], holding: tuple[t.Any, t.Any], expected: str
+) -> None:
+    monkeypatch.setattr(_driver_seen, "holding", lambda host: holding)
+    commands, was = FakeCommands(root), seen(**what)
+    found = _host_driver.apply(Host(str(root)), commands, was, _host_driver.make_plan(was, "operator", True).changes)  # type: ignore[arg-type]
+    assert [f"{blocker.target}: {blocker.problem}" for blocker in found] == [expected]
+    assert commands.ran == []
+
+
+def test_a_file_that_cannot_be_removed_is_named(root: Path) -> None:
+    (root / "etc/modprobe.d/nvidia-x.conf").mkdir(parents=True)
+    was = seen(settings=("/etc/modprobe.d/nvidia-x.conf",))
+    plan = _host_driver.make_plan(was, "operator", True)
+    found = _host_driver.apply(Host(str(root)), FakeCommands(root), was, plan.changes)  # type: ignore[arg-type]
+    assert [blocker.target for blocker in found] == ["file /etc/modprobe.d/nvidia-x.conf"]
