@@ -427,5 +427,7 @@ def test_what_others_left_in_grubs_files_is_said_before_it_takes_effect(node: No
     (node.root / "etc/default/grub.d/50-other.cfg").write_text('GRUB_CMDLINE_LINUX_DEFAULT="nosmt token=secret"\n')
     result = node.run("intel_iommu=on", check=True)
     assert "the arguments nosmt, token" in result["warnings"][0] and "secret" not in result["warnings"][0]
-    assert "warnings" in node.run("intel_iommu=on")
+    done = node.run("intel_iommu=on")
+    # What others wrote comes with it: that is no damage done by the generator.
+    assert "warnings" in done and not done["failed"]
     assert "warnings" not in node.run("iommu=pt")
