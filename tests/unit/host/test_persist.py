@@ -61,6 +61,8 @@ ENTRY_A, ENTRY_B = f"boot entry sriov_vfs {A}", f"boot entry sriov_vfs {B}"
         (having({}, {B: {}}, code=None, unit="old"), {"a": None}, []),
         # Code of another version is brought up to date by who persists something.
         (having({A: ENTRY}, code="old"), {"a": ENTRY}, [("write", DIRECTORY)]),
+        (having({A: ENTRY}, code="old"), {"a": ENTRY, "b": None}, [("write", DIRECTORY)]),
+        (having({A: ENTRY}, code=None, unit=None, links=frozenset()), {"a": None}, [("remove", ENTRY_A)]),
         (having({A: ENTRY}, unit="old"), {"a": ENTRY}, [("write", FILE)]),
         (having({A: ENTRY}, links=frozenset()), {"a": ENTRY}, [("write", LINKS)]),
         # What a run that was cut off has left goes.
@@ -100,8 +102,9 @@ def test_a_list_that_cannot_be_read_keeps_the_unit_and_stops(updates: dict[str, 
 
 def test_without_systemd_nothing_can_be_persisted_and_all_can_be_forgotten() -> None:
     bare = having({A: ENTRY}, {B: {}}, systemd=False)
-    refused = _persist.plan(bare, "sriov_vfs", {A: {"count": 1}}, CODE, UNIT)
-    assert not refused.changes and "it has no systemd" in refused.blockers[0].problem
+    refused = _persist.plan(bare, "sriov_vfs", {A: {"count": 1}, B: None}, CODE, UNIT)
+    assert not refused.changes
+    assert [(b.target, b.problem) for b in refused.blockers] == [("host", "it has no systemd, and persist: boot is a unit of it")]
     assert plan(bare, a=None) == [("remove", ENTRY_A), ("remove", DIRECTORY)]
 
 

@@ -435,3 +435,22 @@ def test_the_double_answers_as_the_kernel_was_measured(tmp_path: Path, reacting:
     assert [available(0, 593), available(1, 593), available(1, 595)] == ["0", "1", "0"]
     host.write_kernel(f"/sys/bus/mdev/devices/{device}/remove", "1")
     assert [available(0, 593), available(1, 593), available(1, 595)] == ["1", "1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("have", "places", "fitting", "other", "free"),
+    [
+        ([0, 8], (0, 8, 12), [0, 8], [], [12]),
+        ([0, 20], (0, 8), [0], [20], [8]),
+        ([8, 8], (8, 12), [8], [8], [12]),
+        # One whose place the driver does not tell takes the first that is left.
+        ([None, 8], (0, 8), [8, None], [], []),
+        ([None, None, None], (0, 8), [None, None, None], [], []),
+        ([None, 4], (), [None, 4], [], []),
+    ],
+)
+def test_vgpus_are_told_by_their_places(
+    have: list[t.Any], places: tuple[int, ...], fitting: list[t.Any], other: list[t.Any], free: list[int]
+) -> None:
+    found = _vgpu_plan._by_placement([one(device=f"device-{n}", placement_id=place) for n, place in enumerate(have)], places)
+    assert ([vgpu.placement_id for vgpu in found[0]], [vgpu.placement_id for vgpu in found[1]], found[2]) == (fitting, other, free)
