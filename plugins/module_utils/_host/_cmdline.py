@@ -78,7 +78,7 @@ def shown(argument: str) -> str:
 
 def problem(token: str) -> str | None:
     """Why this cannot be a boot argument, or None."""
-    if split(token) != [token] or token.count('"') % 2:
+    if split(token) != [token]:
         return f"{token!r} is not one boot argument: write each as an entry of its own, with double quotes around blanks"
     # The value goes through two languages, the shell of GRUB's files and GRUB's own: what means something to either is not carried.
     if not re.fullmatch(r"[\w.-]+(=[!-~ ]*)?", token, re.ASCII) or re.search(r"[`$\\';&|<>{}]", token):

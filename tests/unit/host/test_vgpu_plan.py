@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Change
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY, Change, Plan
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _commands, _mdev, _vgpu_plan, _vgpu_room, _vgpu_wish
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._holders import Holder
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import KernelError
@@ -454,3 +454,35 @@ def test_vgpus_are_told_by_their_places(
 ) -> None:
     found = _vgpu_plan._by_placement([one(device=f"device-{n}", placement_id=place) for n, place in enumerate(have)], places)
     assert ([vgpu.placement_id for vgpu in found[0]], [vgpu.placement_id for vgpu in found[1]], found[2]) == (fitting, other, free)
+
+
+def wish(*types: tuple[str, int], state: str = "exact") -> Wish:
+    return Wish("0000:41:00.0", tuple(TypeWish(name, count) for name, count in types), state)
+
+
+def test_on_virtual_functions_that_are_only_planned_each_wish_is_one_vgpu() -> None:
+    plan = _vgpu_plan.planned(wish(("A10-4Q", 1), ("A10-4C", 1)), 2)
+    assert [(change.target, change.action, change.before, change.after, change.reason) for change in plan.changes] == [
+        (
+            f"vGPU {number} of GPU 0000:41:00.0",
+            "create",
+            None,
+            {"gpu": "0000:41:00.0", "parent": KNOWN_AFTER_APPLY, "device": KNOWN_AFTER_APPLY, "type": name},
+            f"{name} is wanted",
+        )
+        for number, name in ((1, "A10-4Q"), (2, "A10-4C"))
+    ]
+    assert not plan.blockers
+
+
+@pytest.mark.parametrize(("given", "vfs"), [(wish(("A10-4Q", 9), state="absent"), 4), (wish(), 4), (wish(("A10-4Q", 0)), 0)])
+def test_nothing_is_planned_where_nothing_is_wanted(given: Wish, vfs: int) -> None:
+    assert _vgpu_plan.planned(given, vfs) == Plan()
+
+
+def test_more_vgpus_than_planned_virtual_functions_stop_that_gpu() -> None:
+    plan = _vgpu_plan.planned(wish(("A10-4Q", 3), ("A10-4C", 2)), 4)
+    assert [(b.target, b.problem, b.stops) for b in plan.blockers] == [
+        ("GPU 0000:41:00.0", "5 vGPUs are wanted, and 4 virtual functions are planned, which take one each", "target")
+    ]
+    assert not plan.changes
