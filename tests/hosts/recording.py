@@ -12,7 +12,7 @@ addresses, IOMMU groups                  two sockets with a GPU each; NVIDIA's v
                                          other, those of the guest's device (igb) are 2 apart from 0x80 on
 ``numa_node``                            the guest has one node and says none
 ``resource``                             sizes of a GPU's BARs are those of the board
-``sriov_*``                              an A10 has 16 virtual functions or more, the guest's device 7
+``sriov_*``                              an A10 has 16 virtual functions or more, the guest's device 8
 =======================================  ========================================================================================
 
 The rest of a tree (kernel and boot files of an Ubuntu host, firmware, processes) is written in ``tree.py``: a guest is neither.
