@@ -14,7 +14,7 @@ from gpu_objects import DEPLOY, NAMESPACE, PROFILE, STATE, VGPU, WORKLOAD, Json,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _operands, _paused
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _labels, _operands, _paused
 
 PAUSED = "paused-for-vgpu-change"
 UPGRADE = "paused-for-driver-upgrade"
@@ -106,10 +106,28 @@ def test_nothing_is_repaired_unless_it_is_asked_for(api: FakeApi, run_module: t.
     assert not label(api, run_module, repair_paused=False)["changed"]
 
 
+def test_a_node_that_is_kept_free_of_operands_gets_none_back(api: FakeApi, run_module: t.Callable[..., Json]) -> None:
+    fill(api, "success")
+    done = label(api, run_module, nodes=[{"name": "a", "operands": False, "why": "no IOMMU"}])
+    [change] = done["changes"]
+    assert change["after"]["labels"] == {DEPLOY + "operands": "false"}
+    taken = label(api, run_module, nodes=[{**WISH, "operands": True}])
+    assert {PLUGIN, VALIDATOR} <= set(taken["changes"][0]["after"]["labels"])
+
+
+def test_another_profile_and_paused_operands_are_one_patch(api: FakeApi, run_module: t.Callable[..., Json]) -> None:
+    fill(api, "failed")
+    [change] = label(api, run_module, nodes=[{**WISH, "vgpu_config": "A10-8Q"}])["changes"]
+    assert change["after"]["labels"] == {PROFILE: "A10-8Q", PLUGIN: "true", VALIDATOR: "true"}
+    assert change["reason"] == "workload vm-vgpu, profile A10-8Q; what a change has paused that died is set free"
+
+
 def test_a_change_that_is_under_way_is_left_alone_and_named(api: FakeApi, run_module: t.Callable[..., Json]) -> None:
     fill(api, "pending", operand_pod("vgpu-device-manager", "a"))
-    done = label(api, run_module)
-    assert done["failed"] and not api.written
+    api.add("/api/v1/nodes/b", node("b"))
+    done = label(api, run_module, nodes=[WISH, {"name": "b", "workload": "container"}])
+    # The other node is labelled all the same.
+    assert done["failed"] and [request.path for request in api.written] == ["/api/v1/nodes/b"]
     assert "nvidia-vgpu-device-manager is in the middle of a change and has paused sandbox-device-plugin, sandbox-validator" in done["msg"]
 
 
@@ -122,3 +140,23 @@ def test_a_change_that_would_go_on_under_a_vm_is_not_set_free(
     assert done["failed"] is refused, done
     assert ("ml/x" in done.get("msg", "") and "may remove vGPUs" in done.get("msg", "")) is refused
     assert bool(api.written) is not refused
+
+
+def test_without_a_workload_in_the_request_that_of_the_node_counts(api: FakeApi, run_module: t.Callable[..., Json]) -> None:
+    fill(api, "success")
+    assert label(api, run_module, nodes=[{"name": "a"}])["changes"][0]["after"]["labels"] == {PLUGIN: "true", VALIDATOR: "true"}
+
+
+def test_a_change_that_would_go_on_under_a_vm_is_seen_beside_other_labels(api: FakeApi, run_module: t.Callable[..., Json]) -> None:
+    fill(api, "pending", vm=True)
+    done = label(api, run_module, nodes=[{**WISH, "labels": {"rack": "r1"}}])
+    assert done["failed"] and "ml/x" in done["msg"] and not api.written
+
+
+def test_pods_are_read_only_where_something_is_to_be_set_free() -> None:
+    wanted = [_labels.desired(WISH)]
+    paused = _labels.Observed({"a": node("a", VGPU_NODE)})
+    converged = _labels.Observed({"a": node("a", {**VGPU_NODE, PLUGIN: "true", VALIDATOR: "true"})})
+    assert _labels.may_disturb(paused, wanted, repair_paused=True) == ["a"]
+    assert _labels.may_disturb(paused, wanted) == _labels.may_disturb(converged, wanted, repair_paused=True) == []
+    assert _labels.make_plan(wanted, paused).changes == []
