@@ -18,6 +18,7 @@ import difflib
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _fits, _mig, _placement
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._gpu import Gpu, VgpuType
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._orders import ANY, IDS, LARGEST_FIRST, SMALLEST_FIRST
 
 EQUAL, MIXED, MIG = "equal", "mixed", "mig"
@@ -35,28 +36,6 @@ ORDERS = {
     SMALLEST_FIRST: "[C] Create the smallest first, or write the placement ids: with the largest first the driver cannot place all.",
     IDS: "[C] Write the placement ids (vendor-specific VFIO only): left to itself, the driver cannot place all, largest or smallest first.",
 }
-
-
-class Type(_placement.Type, _mig.SlicedType, t.Protocol):
-    @property
-    def series(self) -> str: ...
-
-
-class Gpu(t.Protocol):
-    @property
-    def family(self) -> str: ...
-    @property
-    def architecture(self) -> str: ...
-    @property
-    def framebuffer_gb(self) -> int: ...
-    @property
-    def sriov(self) -> bool: ...
-    @property
-    def mixed_rule(self) -> str | None: ...
-    @property
-    def equal_size_ids(self) -> bool: ...
-    @property
-    def types(self) -> t.Sequence[t.Any]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +76,7 @@ def check(gpu: Gpu, mix: t.Mapping[str, int]) -> dict[str, t.Any]:
     return {name: types[name] for name in mix}
 
 
-def _by_size(kinds: t.Mapping[str, Type], mix: t.Mapping[str, int], size_of: t.Callable[[int], int]) -> dict[int, list[str]]:
+def _by_size(kinds: t.Mapping[str, VgpuType], mix: t.Mapping[str, int], size_of: t.Callable[[int], int]) -> dict[int, list[str]]:
     """The names of the vGPUs of a mix, one each, by placement size."""
     found: dict[int, list[str]] = {}
     for name, count in mix.items():
@@ -114,7 +93,7 @@ def _named(counts: t.Mapping[int, int], names: t.Mapping[int, list[str]]) -> dic
     return found
 
 
-def _equal(gpu: Gpu, kinds: t.Mapping[str, Type], mix: t.Mapping[str, int]) -> GpuFit:
+def _equal(gpu: Gpu, kinds: t.Mapping[str, VgpuType], mix: t.Mapping[str, int]) -> GpuFit:
     size, most, total = next(iter(kinds.values())).size_gb, min(kind.most for kind in kinds.values()), sum(mix.values())
     caveats = (SERIES_SHARE,) if len(mix) > 1 else ()
     names = [name for name, count in mix.items() for _one in range(count)]
@@ -127,7 +106,7 @@ def _equal(gpu: Gpu, kinds: t.Mapping[str, Type], mix: t.Mapping[str, int]) -> G
     return GpuFit(True, EQUAL, placed, ANY, caveats=caveats)
 
 
-def _mixed(gpu: Gpu, kinds: t.Mapping[str, Type], mix: t.Mapping[str, int]) -> GpuFit:
+def _mixed(gpu: Gpu, kinds: t.Mapping[str, VgpuType], mix: t.Mapping[str, int]) -> GpuFit:
     region = _placement.region_of(gpu)
     if region is None:
         sizes = sorted({kind.size_gb for kind in kinds.values()}, reverse=True)
@@ -151,7 +130,7 @@ def _mixed(gpu: Gpu, kinds: t.Mapping[str, Type], mix: t.Mapping[str, int]) -> G
     return GpuFit(True, MIXED, placed, found.order, caveats=(MIXED_SIZE, COMPUTED, *said))
 
 
-def _sliced(gpu: Gpu, kinds: t.Mapping[str, Type], mix: t.Mapping[str, int]) -> GpuFit:
+def _sliced(gpu: Gpu, kinds: t.Mapping[str, VgpuType], mix: t.Mapping[str, int]) -> GpuFit:
     found = _mig.fits(gpu, mix)
     # How many instances of one profile a GPU has is a figure of NVIDIA's; only how profiles combine is not.
     unproven = (_mig.UNPROVEN,) if len({kind.mig_profile for kind in kinds.values()}) > 1 else ()

@@ -19,6 +19,8 @@ import dataclasses
 import functools
 import typing as t
 
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._gpu import Gpu, VgpuType
+
 UNPROVEN = (
     "[U] Where GPU instances of different profiles may begin is general knowledge and not verified: "
     "compare with 'nvidia-smi mig -lgipp' on the host before you rely on it."
@@ -36,28 +38,6 @@ SEVEN_SLICES: dict[tuple[int, int], tuple[int, tuple[int, ...]]] = {
 }
 #: The suffix of a profile whose instance has the media engines, of which a GPU has one set.
 MEDIA = "+me"
-
-
-class SlicedType(t.Protocol):
-    """What has to be known of a MIG-backed type. ``most`` is per GPU, ``mig_instances`` the most instances of its profile on a GPU."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def size_gb(self) -> int: ...
-    @property
-    def most(self) -> int: ...
-    @property
-    def slices(self) -> int: ...
-    @property
-    def mig_profile(self) -> str | None: ...
-    @property
-    def mig_instances(self) -> int | None: ...
-
-
-class SlicedGpu(t.Protocol):
-    @property
-    def types(self) -> t.Sequence[t.Any]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,14 +59,14 @@ class Instance:
     vgpus: tuple[tuple[str, int], ...]
 
 
-def per_instance(kind: SlicedType) -> int:
+def per_instance(kind: VgpuType) -> int:
     """How many vGPUs of a type one GPU instance holds."""
     return kind.most // (kind.mig_instances or 1)
 
 
-def profiles(gpu: SlicedGpu) -> dict[str, Profile]:
+def profiles(gpu: Gpu) -> dict[str, Profile]:
     """The GPU-instance profiles that a GPU's types belong to, by name."""
-    sliced: list[SlicedType] = [kind for kind in gpu.types if kind.slices]
+    sliced: list[VgpuType] = [kind for kind in gpu.types if kind.slices]
     all_slices = max((kind.slices for kind in sliced), default=0)
     found = {}
     for kind in sliced:
@@ -122,7 +102,7 @@ def _layouts(kinds: tuple[Profile, ...], counts: tuple[int, ...]) -> dict[tuple[
     return found
 
 
-def layouts(gpu: SlicedGpu) -> list[dict[str, int]]:
+def layouts(gpu: Gpu) -> list[dict[str, int]]:
     """The maximal sets of GPU instances of a GPU: to none of them one of any profile can be added. Rests on :data:`UNPROVEN`."""
     kinds = tuple(sorted(profiles(gpu).values(), key=lambda kind: (-kind.covers, kind.name)))
     found = _layouts(kinds, tuple(kind.most for kind in kinds))
@@ -132,7 +112,7 @@ def layouts(gpu: SlicedGpu) -> list[dict[str, int]]:
     return [{kind.name: count for kind, count in zip(kinds, have, strict=True) if count} for have in sorted(largest, reverse=True)]
 
 
-def _shares(mix: t.Mapping[str, int], types: t.Mapping[str, SlicedType]) -> dict[tuple[str, int], list[list[str]]]:
+def _shares(mix: t.Mapping[str, int], types: t.Mapping[str, VgpuType]) -> dict[tuple[str, int], list[list[str]]]:
     """The vGPUs of each GPU instance that a mix needs, by profile and size: types of one size share an instance."""
     queues: dict[tuple[str, int], list[str]] = {}
     for name, count in mix.items():
@@ -161,7 +141,7 @@ def _tally(names: t.Iterable[str]) -> dict[str, int]:
     return found
 
 
-def fits(gpu: SlicedGpu, mix: t.Mapping[str, int]) -> SlicedFit:
+def fits(gpu: Gpu, mix: t.Mapping[str, int]) -> SlicedFit:
     """Does one GPU in MIG mode hold these vGPUs? ``mix`` has counts from 1 on by type name, all MIG-backed types of the GPU."""
     types = {kind.name: kind for kind in gpu.types}
     known, shares = profiles(gpu), _shares(mix, types)

@@ -21,7 +21,7 @@ import html
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _bars, _host_gpu, _plan_shape
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._gpu_fits import Gpu
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._gpu import Gpu
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._picture_style import COLOURS, SCRIPT, STYLE
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._strips import FREE, IDLE, LOST, USED, Strip, strip
 

@@ -20,6 +20,8 @@ import dataclasses
 import functools
 import typing as t
 
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._gpu import Gpu
+
 HALVING = "recursive-halving"
 EVEN = "blackwell-even"
 
@@ -34,34 +36,6 @@ _SINCE_ADA = frozenset({2, 3, 8, 9, 14, 15, 20, 21, 26, 27, 32, 33, 38, 39, 44, 
 DENIED = {"ampere": frozenset({8, 32}), "ada": _SINCE_ADA, "hopper": _SINCE_ADA}
 
 Ids = tuple[int, ...]
-
-
-class Type(t.Protocol):
-    """What placement has to know of a type."""
-
-    @property
-    def size_gb(self) -> int: ...
-    @property
-    def most(self) -> int: ...
-    @property
-    def slices(self) -> int: ...
-
-
-class Gpu(t.Protocol):
-    """What placement has to know of a GPU."""
-
-    @property
-    def architecture(self) -> str: ...
-    @property
-    def framebuffer_gb(self) -> int: ...
-    @property
-    def sriov(self) -> bool: ...
-    @property
-    def mixed_rule(self) -> str | None: ...
-    @property
-    def equal_size_ids(self) -> bool: ...
-    @property
-    def types(self) -> t.Sequence[Type]: ...
 
 
 @dataclasses.dataclass(frozen=True)

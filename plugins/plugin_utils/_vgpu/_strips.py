@@ -14,7 +14,8 @@ import functools
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _gpu_fits, _mig, _placement
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._gpu_fits import EQUAL, MIG, Gpu
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._gpu import Gpu
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu._gpu_fits import EQUAL, MIG
 
 #: What a stretch of a strip is: a vGPU that serves or is held, one that is made and idle, GB for another vGPU, GB that are lost.
 USED, IDLE, FREE, LOST = "used", "idle", "free", "lost"
