@@ -1,9 +1,7 @@
 # Copyright (c) 2026 the gpufleet.kubevirt authors
-# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
+# PRIVATE to the collection: it can change at any time.
 
 """What every writing module of this collection says: what it changes, and what stops it.
 

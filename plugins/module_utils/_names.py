@@ -1,9 +1,7 @@
 # Copyright (c) 2026 the gpufleet.kubevirt authors
-# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
-# Do not use this from other collections or standalone plugins/modules!
+# PRIVATE to the collection: it can change at any time.
 
 """Names in a cluster, of workloads, nodes, labels and resources: how they are spelled, and what is wrong with one that is not valid.
 

@@ -1,6 +1,4 @@
 # Copyright (c) 2026 the gpufleet.kubevirt authors
-# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that these module utils are PRIVATE to the collection. They can have breaking changes at any time.
-# Do not use them from other collections or standalone plugins/modules!
+# PRIVATE to the collection: it can change at any time.

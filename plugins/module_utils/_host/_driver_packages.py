@@ -1,5 +1,4 @@
 # Copyright (c) 2026 the gpufleet.kubevirt authors
-# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Which packages are an NVIDIA driver, and what the package database says about them.
