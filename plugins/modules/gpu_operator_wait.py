@@ -17,7 +17,7 @@ description:
   - With O(scope=cluster) also until the ClusterPolicy is ready because it is reconciled, not because it found no GPU node.
   - An operand that somebody switched off, with its label C(nvidia.com/gpu.deploy.<operand>=false), is not waited for.
   - When time is up, names for every node the first condition that does not hold, and its cause if it is a known one.
-    Ends early where waiting does not help.
+  - Where waiting does not help a node, goes on for the others, and ends as soon as they are there.
   - Changes nothing.
 extends_documentation_fragment:
   - kubernetes.core.k8s_auth_options

@@ -304,7 +304,10 @@ class Waiting:
         self._held: t.Optional[t.Tuple[t.Any, float]] = None
 
     def look(self, snapshot: Snapshot, now: float) -> str:
-        """``done``, ``waiting``, or ``hopeless`` (a condition that waiting does not mend)."""
+        """``done``, ``waiting``, or ``hopeless``: waiting does not mend some nodes, and all others are there.
+
+        One that waiting does not mend ends no other's wait: what the others wait for may hold a moment later.
+        """
         self.problems = {}
         for wanted in self.wanted:
             found = unmet(snapshot, wanted)
@@ -314,16 +317,22 @@ class Waiting:
                 self.met_at.pop(wanted.name, None)
                 self.problems[f"node {wanted.name}"] = found
             self._ripen(wanted.name, found, now)
+        lost = any(problem.final for problem in self.problems.values())
+        coming = any(not problem.final for problem in self.problems.values())
         whole = cluster_unmet(snapshot) if self.cluster else None
         if whole:
             self.problems["the operator"] = whole
-        if self.problems:
+        # The operator is never done while a node is lost, so nobody waits for it then.
+        if coming or (whole and not lost):
             self._held = None
-            return "hopeless" if any(problem.final for problem in self.problems.values()) else "waiting"
-        state = [sorted(_operands.resources(snapshot.nodes[w.name]).items()) for w in self.wanted]
+            return "waiting"
+        state = [(name, sorted(_operands.resources(snapshot.nodes[name]).items())) for name in sorted(self.met_at)]
         if self._held is None or self._held[0] != state:
             self._held = (state, now)
-        return "done" if now - self._held[1] >= self.settle else "waiting"
+        settled = now - self._held[1] >= self.settle
+        if lost:
+            return "hopeless" if settled or not state else "waiting"
+        return "done" if settled else "waiting"
 
     def _ripen(self, name: str, found: Unmet | None, now: float) -> None:
         """A ``failed`` from before our change counts once it has stood for a while."""

@@ -212,6 +212,35 @@ def test_a_failure_after_our_change_ends_the_wait_at_once() -> None:
     assert _wait.Waiting([scene.wanted], False, 0).look(scene.snapshot(), 0) == "hopeless"
 
 
+def test_a_lost_node_ends_no_others_wait_and_all_are_named() -> None:
+    scene, gone = Scene("vm-vgpu"), _wait.Wanted("gone", "container", ())
+    waiting = _wait.Waiting([gone, scene.wanted], cluster=True, settle=10)
+    scene.label(STATE, "pending")
+    assert waiting.look(scene.snapshot(policy("OperandNotReady", "notReady")), 0) == "waiting"
+    assert {target: problem.final for target, problem in waiting.problems.items()} == {
+        "node gone": True,
+        "node a": False,
+        "the operator": False,
+    }
+    scene.label(STATE, "success")
+    # The other node is there. It still has to stay so, and nobody waits for an operator that a lost node keeps from being done.
+    assert waiting.look(scene.snapshot(policy("OperandNotReady", "notReady")), 500) == "waiting"
+    scene.offer()
+    assert waiting.look(scene.snapshot(policy()), 505) == "waiting"
+    scene.offer(**{"NVIDIA_A10-4Q": 12})
+    assert waiting.look(scene.snapshot(policy()), 509) == "waiting"
+    assert waiting.look(scene.snapshot(policy("OperandNotReady", "notReady")), 519) == "hopeless"
+    assert list(waiting.problems) == ["node gone", "the operator"]
+    assert waiting.met_at == {"a": 509}
+
+
+def test_where_every_node_is_lost_nobody_settles() -> None:
+    wanted = [_wait.Wanted(name, "container", ()) for name in ("gone", "lost")]
+    waiting = _wait.Waiting(wanted, cluster=False, settle=10)
+    assert waiting.look(Scene("container").snapshot(), 0) == "hopeless"
+    assert list(waiting.problems) == ["node gone", "node lost"]
+
+
 def test_a_failure_that_may_be_old_ends_the_wait_after_a_minute_without_a_break() -> None:
     scene = Scene("vm-vgpu")
     waiting = _wait.Waiting([scene.wanted], False, 0)
