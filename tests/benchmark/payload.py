@@ -20,9 +20,9 @@ ROOM = 60
 #: Modules that are larger than that, how large they may be, and why that is what they run.
 LARGER = {
     # Both frameworks, the plan that proves what fits before anything is removed, and what makes the devices again at boot.
-    "mdev_create": 77,
-    # What each boot loader and modprobe say of the next boot, to find who else binds a device then, and all that the host may use one for.
-    "vfio_bind": 77,
+    "mdev_create": 75,
+    # Who else binds a device at boot, and all that the host itself may use one for.
+    "vfio_bind": 61,
 }
 PING = "ansible.builtin.ping"
 

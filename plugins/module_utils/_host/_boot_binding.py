@@ -17,7 +17,7 @@ import fnmatch
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _cmdline, _modprobe, _readings
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _modprobe, _readings
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
@@ -33,6 +33,8 @@ _OURS = re.compile(
 )
 _RULE_DIRECTORIES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d")
 _CONDITION = re.compile(r'([A-Z]+)(?:\{([^}]*)\})?\s*==\s*"([^"]*)"')
+#: The ids that the running kernel was told. What is only configured for the next boot, preflight finds (vfio_ids_at_boot).
+_IDS_ARGUMENT = re.compile(r'(?:^|(?<=[\s"]))vfio[-_]pci\.ids="?((?:[^\s",]|,\s*)*)')
 _SETS_OVERRIDE = re.compile(r"driver_override\}\s*:?=(?!=)")
 
 
@@ -87,7 +89,8 @@ class Others:
 
 
 def others(host: Host) -> Others:
-    ids = [(f"the kernel command line ({token})", listed) for token in _arguments(host) for listed in [_ids_argument(token)] if listed]
+    said = _IDS_ARGUMENT.finditer(_readings.quiet(host, "/proc/cmdline") or "")
+    ids = [(f"the kernel command line ({argument.group()})", argument.group(1)) for argument in said]
     for directive in _modprobe.read(host):
         if directive.verb == "options" and _modprobe.canonical(directive.module) == "vfio_pci":
             listed = _modprobe.parameters(directive.rest).get("ids", "")
@@ -101,16 +104,6 @@ def others(host: Host) -> Others:
                 rules.append((f"{path} line {number}", _CONDITION.findall(line)))
     driverctl = {name[len("pci-") :]: f"/etc/driverctl.d/{name}" for name in host.names("/etc/driverctl.d") if name.startswith("pci-")}
     return Others(ids, rules, driverctl)
-
-
-def _arguments(host: Host) -> t.List[str]:
-    """The arguments of the running kernel and of the next one."""
-    running = _cmdline.split(_readings.quiet(host, "/proc/cmdline") or "")
-    return list(dict.fromkeys([*running, *(_bootloader.configured(host) or [])]))
-
-
-def _ids_argument(token: str) -> str:
-    return ",".join(_cmdline.values_of(token)) if _cmdline.key_of(token) == "vfio_pci.ids" else ""
 
 
 def _rule_files(host: Host) -> t.List[str]:

@@ -44,6 +44,9 @@ SHOWN_ARGUMENTS = frozenset(
     """.split()  # noqa: SIM905
 )
 
+#: Boot arguments that keep modules from being loaded: by modprobe, by the initramfs, and by the kernel itself.
+_BLOCKING = ("modprobe.blacklist", "rd.driver.blacklist", "module_blacklist")
+
 _TOKEN = re.compile(r'(?:[^\s"]|"[^"]*")+')
 
 
@@ -61,6 +64,11 @@ def values_of(token: str) -> t.List[str]:
     """The values of an argument: the parts of its comma list, without quotes."""
     _key, equals, value = token.strip('"').partition("=")
     return value.strip('"').split(",") if equals else []
+
+
+def blocking(line: t.Iterable[str]) -> t.List[t.Tuple[str, str]]:
+    """``(module, key)`` for each module that the arguments of a line keep from being loaded."""
+    return [(module, key_of(token)) for token in line if key_of(token) in _BLOCKING for module in values_of(token) if module]
 
 
 def holds(line: t.Iterable[str], unwanted: t.Iterable[str]) -> bool:

@@ -71,11 +71,11 @@ def observe(host: Host, commands: Commands, wish: bool) -> Seen:
         own=own,
         own_load=host.read_text(_modprobe_wish.OWN_LOAD),
         own_modified=host.modified(_modprobe.OWN),
-        others=(*_modprobe.read(host), *_modprobe.from_arguments(running)),
+        others=(*_modprobe.read(host), *_modprobe.from_arguments(_cmdline.blocking(running))),
         available=_modprobe.available(host, release) if release else None,
         built_in=_modprobe.built_in(host, release) if release else frozenset(),
         by_argument=frozenset(
-            _modprobe.canonical(line.module) for line in _modprobe.from_arguments(running if following is None else following)
+            _modprobe.canonical(module) for module, _key in _cmdline.blocking(running if following is None else following)
         ),
         loaded=frozenset(host.names("/sys/module")),
         holders=tuple(holders(host)),

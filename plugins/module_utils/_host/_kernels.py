@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _modprobe, _readings, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _cmdline, _modprobe, _readings, _system
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 #: Modules that a GPU host needs from its distribution, or that may take a GPU at boot. Names as sysfs spells them.
@@ -66,7 +66,7 @@ def _blocked(host: Host, arguments: t.Sequence[str] | None, unknown: _system.Unk
     """Those of TAKERS that do not load by themselves."""
     try:
         own = _modprobe.directives(_modprobe.OWN, host.read_text(_modprobe.OWN) or "")
-        lines = [*_modprobe.read(host), *own, *_modprobe.from_arguments(arguments or ())]
+        lines = [*_modprobe.read(host), *own, *_modprobe.from_arguments(_cmdline.blocking(arguments or ()))]
     except HostError as error:
         unknown.reasons["kernels.blocked"] = str(error)
         return None

@@ -12,13 +12,10 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _cmdline
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
 OWN = "/etc/modprobe.d/gpufleet.conf"
 DIRECTORIES = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d")
-#: Boot arguments that keep modules from being loaded: by modprobe, by the initramfs, and by the kernel itself.
-BLOCKING_ARGUMENTS = ("modprobe.blacklist", "rd.driver.blacklist", "module_blacklist")
 _FALSE = re.compile(r"(\S*/)?(false|true)\b|:$")
 
 
@@ -77,16 +74,9 @@ def read(host: Host) -> t.List[Directive]:
     return found
 
 
-def from_arguments(tokens: t.Iterable[str]) -> t.List[Directive]:
-    """The boot arguments that keep modules from loading, as directives of ``/proc/cmdline``."""
-    named = {argument.replace("-", "_") for argument in BLOCKING_ARGUMENTS}
-    return [
-        Directive("/proc/cmdline", 1, "blacklist", module, f"({_cmdline.key_of(token)})")
-        for token in tokens
-        if _cmdline.key_of(token) in named
-        for module in _cmdline.values_of(token)
-        if module
-    ]
+def from_arguments(blocking: t.Iterable[t.Tuple[str, str]]) -> t.List[Directive]:
+    """What :func:`_cmdline.blocking` finds, as directives of ``/proc/cmdline``."""
+    return [Directive("/proc/cmdline", 1, "blacklist", module, f"({key})") for module, key in blocking]
 
 
 def blocked(lines: t.Iterable[Directive]) -> t.FrozenSet[str]:

@@ -106,6 +106,7 @@ NO_TABLES = {"facts/iommu/enabled": False, **{f"facts/firmware/{name}": None for
 DRIVER = {"facts/host_driver": {"present": True, "kind": "datacenter", "version": "580.95.05", "source": ["/usr/bin/nvidia-smi"]}}
 MANAGER = {"facts/host_driver": {"present": True, "kind": "vgpu_host", "version": "580.95.05", "source": ["/usr/bin/nvidia-vgpud"]}}
 UNSURE_DRIVER = {"facts/host_driver/present": None}
+NO_BOOT = {"facts/boot/pending": None}
 NO_LOG = {"facts/unknown/kernel_log": "there is no /dev/kmsg"}
 H100 = {"facts/gpus/1/vendor_device": "10DE:2331"}
 V100 = {"facts/gpus/1/vendor_device": "10DE:1DB4"}
@@ -166,6 +167,10 @@ CASES: list[tuple[str, str, dict[str, t.Any], str, dict[str, t.Any], dict[str, t
      NO_SYSFS),
     ("iommu_groups", "vm-passthrough", {"facts/gpus/1/iommu_group": None}, SECOND, {}, NO_SYSFS),
     ("arguments_running", "container", {"facts/boot/pending": ["iommu=pt"]}, "iommu=pt", {}, {"facts/boot/pending": None}),
+    ("vfio_ids_at_boot", "vm-passthrough", {"facts/boot/pending": ["quiet", "vfio-pci.ids=8086:1533,10DE:2236"]}, "vfio-pci.ids=8086:1533,10DE:2236",
+     {"facts/boot/pending": ["vfio-pci.ids=8086:1533", "xvfio-pci.ids=10de:2236", "vfio-pci.disable_vga=1"]}, NO_BOOT),
+    ("vfio_ids_at_boot", "container", {"facts/boot/pending": ["vfio_pci.ids=10de:2236"]}, "vfio_pci.ids=10de:2236", {}, NO_BOOT),
+    ("vfio_ids_at_boot", "vm-vgpu", {"facts/boot/pending": ['"vfio-pci.ids=(not shown)']}, "every device of these ids", {}, NO_BOOT),
     ("group_foreign", "vm-passthrough", neighbour("igb", True), "0000:41:01.0 on driver igb", neighbour("snd_hda_intel", False),
      {"facts/groups": None}),
     ("group_foreign_vgpu", "vm-vgpu", neighbour("igb", True), "0000:41:01.0 on driver igb", neighbour("snd_hda_intel", False),
@@ -444,6 +449,14 @@ def test_a_good_host_passes_every_rule_before_and_after(read, workload: str) -> 
 def test_a_tree_that_breaks_a_rule_is_found(read, name: str) -> None:
     spec, workload = BAD[name]
     assert rule(judged(seen(read(spec), workload)), name)["verdict"] == RULES[name]["severity"]
+
+
+def test_ids_for_vfio_that_only_the_boot_loader_knows_yet_are_found(tmp_path: Path) -> None:
+    tree.build(tmp_path / "h", copy.deepcopy(GOOD["vm-passthrough"]))
+    (tmp_path / "h/etc/default/grub.d").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "h/etc/default/grub.d/x.cfg").write_text('GRUB_CMDLINE_LINUX="vfio_pci.ids=10de:2236"\n')
+    found = rule(judged(seen(_node.read(Host(str(tmp_path / "h"))), "vm-passthrough")), "vfio_ids_at_boot")
+    assert (found["verdict"], found["offenders"]) == ("warn", ["vfio_pci.ids=10de:2236"])
 
 
 @pytest.mark.parametrize(

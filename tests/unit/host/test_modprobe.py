@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _initramfs, _modprobe, _modprobe_wish
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _cmdline, _initramfs, _modprobe, _modprobe_wish
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._modprobe import Directive
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._modprobe_wish import Wish
 
@@ -97,7 +97,7 @@ def test_a_claim_on_all_devices_of_an_id_is_found() -> None:
     ],
 )
 def test_boot_arguments_that_block_modules(token: str, modules: list[str]) -> None:
-    assert [line.module for line in _modprobe.from_arguments(["quiet", token])] == modules
+    assert [line.module for line in _modprobe.from_arguments(_cmdline.blocking(["quiet", token]))] == modules
 
 
 @pytest.mark.parametrize(
