@@ -60,7 +60,7 @@ def gpus(host: Host, found: t.Sequence[Function], unknown: Unknown) -> t.List[Fa
                     "total": _number(_readings.quiet(host, f"{path}/sriov_totalvfs")),
                     "enabled": _number(_readings.quiet(host, f"{path}/sriov_numvfs")),
                 },
-                "vgpu": _vgpu(host, function, virtual, made),
+                "vgpu": _vgpu(host, function, virtual, made, opened),
                 "mig": _mig(host, minor, unknown, address),
                 "companions": [other.address for other in companions],
                 "users": users(host, function, virtual, opened),
@@ -103,8 +103,14 @@ def _fell_off_bus(host: Host, path: str, power: str | None, unknown: Unknown, ad
     return head[:4] == b"\xff\xff\xff\xff"  # a function that does not answer reads as all ones
 
 
-def _vgpu(host: Host, function: Function, virtual: t.Sequence[Function], made: t.Sequence[t.Tuple[str, str, str]]) -> Facts:
+def _vgpu(
+    host: Host, function: Function, virtual: t.Sequence[Function], made: t.Sequence[t.Tuple[str, str, str]], opened: _holders.Opened
+) -> Facts:
     parents = [function, *virtual]
+
+    def held(path: str, group: t.Optional[str]) -> t.Optional[t.List[Facts]]:
+        return _shown(opened.of(_holders.nodes(host, path, group), vfio=True))
+
     vendor = [p for p in parents if host.exists(f"{p.path}/nvidia/current_vgpu_type")]
     if vendor:
         types: t.Dict[str, Facts] = {}
@@ -115,7 +121,7 @@ def _vgpu(host: Host, function: Function, virtual: t.Sequence[Function], made: t
                 entry["available"] += 1
             current = _readings.quiet(host, f"{parent.path}/nvidia/current_vgpu_type")
             if current not in (None, "", "0"):
-                active.append({"parent": parent.address, "type": current, "vf": parent.address})
+                active.append({"parent": parent.address, "type": current, "vf": parent.address, "users": held(parent.path, parent.group)})
         return {"backend": "vendor_vfio", "why": None, "types": list(types.values()), "active": active}
 
     on_bus = [p for p in parents if host.exists(f"/sys/class/mdev_bus/{p.address}")]
@@ -129,10 +135,11 @@ def _vgpu(host: Host, function: Function, virtual: t.Sequence[Function], made: t
                 entry["available"] += _number(_readings.quiet(host, f"{base}/{number}/available_instances")) or 0
         addresses = {p.address for p in on_bus}
         active = [
-            {"parent": parent, "type": types.get(kind, {}).get("name", kind), "uuid": uuid}
+            {"parent": parent, "type": types.get(kind, {}).get("name", kind), "uuid": uuid,
+             "users": held(f"/sys/bus/mdev/devices/{uuid}", _pci.link_name(host, f"/sys/bus/mdev/devices/{uuid}/iommu_group"))}
             for uuid, parent, kind in made
             if parent in addresses
-        ]
+        ]  # fmt: skip
         return {"backend": "mdev", "why": None, "types": list(types.values()), "active": active}
     return {"backend": "none", "why": _vgpu_sysfs.no_backend(function, virtual), "types": [], "active": []}
 
@@ -148,14 +155,22 @@ def _mig(host: Host, minor: int | None, unknown: Unknown, address: str) -> Facts
 
 
 def users(host: Host, function: Function, virtual: t.Sequence[Function], opened: _holders.Opened) -> t.Optional[t.List[Facts]]:
-    """``[{pid, comm}]`` of who holds a GPU, one of its virtual functions or a vGPU on one of them; None if that is unknown."""
-    found: t.Dict[int, str] = {}
+    """Who holds a GPU, one of its virtual functions or a vGPU on one of them; None if that is unknown."""
+    found: t.List[_holders.Holder] = []
     for part in (function, *virtual):
         holders = _vgpu_sysfs.holders_of(host, part, opened)
         if holders is None:
             return None
-        found.update({holder.pid: holder.comm for holder in holders})
-    return [{"pid": pid, "comm": found[pid]} for pid in sorted(found)]
+        found += holders
+    return _shown(found)
+
+
+def _shown(holders: t.Optional[t.Sequence[_holders.Holder]]) -> t.Optional[t.List[Facts]]:
+    """``[{pid, comm, vm}]``, each process once."""
+    if holders is None:
+        return None
+    found = {holder.pid: {"pid": holder.pid, "comm": holder.comm, "vm": holder.vm} for holder in holders}
+    return [found[pid] for pid in sorted(found)]
 
 
 def _pci_ids(host: Host, unknown: Unknown) -> str:

@@ -21,7 +21,8 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _vgpu_sysfs,
 )
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
-from tests.hosts import tree
+from tests.hosts import kernel_vgpu, tree
+from tests.hosts.kernel import ReactingHost
 from tests.hosts.tree import Gpu, HostSpec, a10s
 
 
@@ -88,6 +89,23 @@ def test_vgpus_on_vendor_vfio(facts) -> None:
     vgpu = found["gpus"][0]["vgpu"]
     assert vgpu["backend"] == "vendor_vfio"
     assert [(active["vf"], active["type"]) for active in vgpu["active"]] == [("0000:41:00.5", "593")]
+
+
+@pytest.mark.parametrize(("backend", "device"), [("mdev", True), ("vendor_vfio", False)])
+def test_who_holds_each_vgpu(tmp_path: Path, run_module, backend: str, device: bool) -> None:
+    root, first, second = tmp_path / "host", "0000:41:00.4", "0000:41:00.7"
+    spec = HostSpec([Gpu("0000:41:00.0", driver="nvidia", vfs=16, backend=backend, active={0: 593, 3: 593})], cmdline="intel_iommu=on")
+    tree.build(root, spec)
+    [uuid] = [path.name for path in (root / "sys/bus/pci/devices" / second).iterdir() if path.name.count("-") == 4] if device else [None]
+    kernel_vgpu.hold(ReactingHost(str(root)), second, vm="ml_train", device=uuid)
+
+    def users():
+        active = run_module("gpu_node_info", {"host_root": str(root)})["gpus"][0]["vgpu"]["active"]
+        return {entry["parent"]: entry["users"] for entry in active}
+
+    assert users() == {first: [], second: [{"pid": 4711, "comm": "qemu-kvm", "vm": "ml_train"}]}
+    (root / "proc/2/comm").write_text("pause\n")  # the processes of a container
+    assert users() == {first: None, second: None}
 
 
 def test_a_group_with_a_foreign_device_is_not_viable(facts) -> None:
