@@ -14,9 +14,9 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _boot_provider,
     _bootloader,
     _cmdline,
+    _disk,
     _grub,
     _grubby,
-    _readings,
     _systemd_boot,
 )
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
@@ -79,7 +79,7 @@ class Cmdline:
         return plan
 
     def running_release(self):
-        return _readings.quiet(self.host, "/proc/sys/kernel/osrelease")
+        return self.host.quiet("/proc/sys/kernel/osrelease")
 
     def apply(self, changes):
         for change in changes:
@@ -94,7 +94,7 @@ class Cmdline:
                 if self.module.params["backup"] and change.before is not None:
                     # No boot loader reads a file of this name.
                     self.backups.append(f"{path}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}~")
-                    self.host.copy(path, self.backups[-1])
+                    _disk.copy(self.host, path, self.backups[-1])
                 if change.action == "remove":
                     self.host.remove(path)
                 else:

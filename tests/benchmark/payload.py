@@ -20,9 +20,7 @@ ROOM = 60
 #: Modules that are larger than that, how large they may be, and why that is what they run.
 LARGER = {
     # Both frameworks, the plan that proves what fits before anything is removed, and what makes the devices again at boot.
-    "mdev_create": 75,
-    # Who else binds a device at boot, and all that the host itself may use one for.
-    "vfio_bind": 61,
+    "mdev_create": 73,
 }
 PING = "ansible.builtin.ping"
 

@@ -73,5 +73,5 @@ class ReactingHost(Host):
 
     def put(self, path: str, text: str) -> None:
         """Write a file of the kernel."""
-        with open(self._real(path), "w", encoding="utf-8") as file:
+        with open(self.real(path), "w", encoding="utf-8") as file:
             file.write(text)

@@ -13,7 +13,7 @@ import sys
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _persist, _readings
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _persist
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._persist import Entry
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
@@ -51,7 +51,7 @@ def moved(host: Host, entries: t.Mapping[str, Entry]) -> t.Dict[str, str]:
     found = {}
     for address, entry in entries.items():
         path = f"/sys/bus/pci/devices/{address}"
-        now = ":".join((_readings.quiet(host, f"{path}/{part}") or "").removeprefix("0x").upper() for part in ("vendor", "device"))
+        now = ":".join((host.quiet(f"{path}/{part}") or "").removeprefix("0x").upper() for part in ("vendor", "device"))
         if now != entry.get("id"):
             found[address] = f"it is {now if now != ':' else 'not there'}, and was {entry.get('id')} when this was persisted"
     return found

@@ -17,7 +17,7 @@ import fnmatch
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _modprobe, _readings
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _modprobe
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
@@ -89,7 +89,7 @@ class Others:
 
 
 def others(host: Host) -> Others:
-    said = _IDS_ARGUMENT.finditer(_readings.quiet(host, "/proc/cmdline") or "")
+    said = _IDS_ARGUMENT.finditer(host.quiet("/proc/cmdline") or "")
     ids = [(f"the kernel command line ({argument.group()})", argument.group(1)) for argument in said]
     for directive in _modprobe.read(host):
         if directive.verb == "options" and _modprobe.canonical(directive.module) == "vfio_pci":

@@ -14,7 +14,7 @@ import re
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _at_work, _cmdline
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _at_work, _cmdline, _disk
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._bootloader import CMDLINE
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
@@ -129,10 +129,10 @@ def obstacles(host: Host, changes: t.Iterable[ProgramChange], directory: str, ro
     remedy = "Leave provider at auto, or install what it belongs to"
     found = [Blocker(f"file {path}", "it is not there, and it makes the boot entries", remedy) for path in paths if not host.exists(path)]
     try:
-        if host.is_read_only(directory):
+        if _disk.is_read_only(host, directory):
             found.append(Blocker(directory, "its file system is mounted read-only", f"Find out why, then: mount -o remount,rw {directory}"))
-        elif host.free(directory) < room:
-            problem = f"{host.free(directory) // MIB} MiB are free, and what is to be made needs {-(-room // MIB)} MiB"
+        elif _disk.free(host, directory) < room:
+            problem = f"{_disk.free(host, directory) // MIB} MiB are free, and what is to be made needs {-(-room // MIB)} MiB"
             found.append(Blocker(directory, problem, "Remove old kernels first"))
     except HostError as error:
         found.append(Blocker(directory, f"what is free there cannot be told: {error.reason}", "Mount it"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bls, _cmdline, _grub_files, _readings
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bls, _cmdline, _grub_files
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
 GRUBBY = ("/usr/sbin/grubby", "/usr/bin/grubby", "/sbin/grubby")
@@ -17,7 +17,7 @@ CMDLINE = "/etc/kernel/cmdline"
 def provider(host: Host) -> str:
     """``grub`` (Debian's way), ``grubby`` or ``systemd_boot``, or ``openshift``, ``ostree``, ``bootc``, ``proxmox`` or ``unknown``, which are
     not written here."""
-    release = _readings.os_release(host.read_text("/etc/os-release") or "")
+    release = host.os_release()
     if release.get("ID") in ("rhcos", "scos") or "OPENSHIFT_VERSION" in release or host.exists("/etc/machine-config-daemon"):
         return "openshift"
     if host.exists("/run/ostree-booted"):

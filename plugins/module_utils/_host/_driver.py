@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _readings, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _system
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
 #: Files that only an installed driver leaves.
@@ -19,7 +19,7 @@ _LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/l
 _VERSION = r"\d{3,}\.\d+(?:\.\d+)*"
 
 
-def host_driver(host: Host, unknown: _system.Unknown) -> _readings.Facts:
+def host_driver(host: Host, unknown: _system.Unknown) -> _system.Facts:
     """``{present, kind, version, branch, source}``: which driver, of which branch (the first number of its version), found by which files."""
     if not host.exists("/usr"):
         unknown.reasons["host_driver"] = "there is no /usr"
@@ -42,7 +42,7 @@ def host_driver(host: Host, unknown: _system.Unknown) -> _readings.Facts:
 def _version(host: Host) -> str | None:
     """The version of the loaded driver, else of the one that is installed."""
     for path in ("/sys/module/nvidia/version", "/proc/driver/nvidia/version"):
-        found = re.search(rf"\b{_VERSION}\b", _readings.quiet(host, path) or "")
+        found = re.search(rf"\b{_VERSION}\b", host.quiet(path) or "")
         if found:
             return found.group()
     named = [name for name in host.names("/var/lib/dkms/nvidia") if re.fullmatch(_VERSION, name)]

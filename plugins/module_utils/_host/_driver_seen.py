@@ -21,7 +21,6 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _initramfs,
     _modprobe,
     _pci,
-    _readings,
 )
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._driver_packages import Package
@@ -195,4 +194,4 @@ def holding(host: Host) -> t.Tuple[t.Optional[t.List[_holders.Holder]], t.Option
 def _running(host: Host) -> t.Optional[str]:
     if not host.exists("/sys/module/nvidia") or host.names("/run/nvidia"):
         return None
-    return _readings.quiet(host, "/sys/module/nvidia/version") or "of unknown version"
+    return host.quiet("/sys/module/nvidia/version") or "of unknown version"

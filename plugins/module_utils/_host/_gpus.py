@@ -9,11 +9,10 @@ import re
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import GPU_CLASSES, NVIDIA, plain_type
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci, _readings, _vgpu_sysfs
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci, _vgpu_sysfs
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import NVSWITCH_CLASS, Function
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._readings import Facts
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._system import Unknown
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._system import Facts, Unknown
 
 _PCI_IDS = ("/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids")
 
@@ -37,7 +36,7 @@ def gpus(host: Host, found: t.Sequence[Function], unknown: Unknown) -> t.List[Fa
         ]  # fmt: skip
         minor = _holders.nvidia_minor(host, address)
         power = unknown.text(host, f"gpus.{address}.power_state", f"{path}/power_state")
-        override = _readings.quiet(host, f"{path}/driver_override")
+        override = host.quiet(f"{path}/driver_override")
         if host.is_silent(path):
             silent = "the kernel does not answer: it still does something else to this GPU, such as an unbind that waits for who holds it"
             unknown.reasons.update({f"gpus.{address}.driver_override": silent, f"gpus.{address}.sriov.enabled": silent})
@@ -51,14 +50,14 @@ def gpus(host: Host, found: t.Sequence[Function], unknown: Unknown) -> t.List[Fa
                 "driver": function.driver,
                 "driver_override": None if override in (None, "", "(null)") else override,
                 "iommu_group": _number(function.group),
-                "numa_node": _number(_readings.quiet(host, f"{path}/numa_node")),
-                "boot_vga": _readings.quiet(host, f"{path}/boot_vga") == "1",
+                "numa_node": _number(host.quiet(f"{path}/numa_node")),
+                "boot_vga": host.quiet(f"{path}/boot_vga") == "1",
                 "bars": bars(unknown.text(host, f"gpus.{address}.bars", f"{path}/resource")),
                 "power_state": power,
                 "fell_off_bus": _fell_off_bus(host, path, power, unknown, address),
                 "sriov": {
-                    "total": _number(_readings.quiet(host, f"{path}/sriov_totalvfs")),
-                    "enabled": _number(_readings.quiet(host, f"{path}/sriov_numvfs")),
+                    "total": _number(host.quiet(f"{path}/sriov_totalvfs")),
+                    "enabled": _number(host.quiet(f"{path}/sriov_numvfs")),
                 },
                 "vgpu": _vgpu(host, function, virtual, made, opened),
                 "mig": _mig(host, minor, unknown, address),
@@ -116,10 +115,10 @@ def _vgpu(
         types: t.Dict[str, Facts] = {}
         active = []
         for parent in vendor:
-            for number, name in _vgpu_sysfs.creatable(_readings.quiet(host, f"{parent.path}/nvidia/creatable_vgpu_types") or ""):
+            for number, name in _vgpu_sysfs.creatable(host.quiet(f"{parent.path}/nvidia/creatable_vgpu_types") or ""):
                 entry = types.setdefault(number, {"id": number, "name": name, "plain": plain_type(name), "available": 0})
                 entry["available"] += 1
-            current = _readings.quiet(host, f"{parent.path}/nvidia/current_vgpu_type")
+            current = host.quiet(f"{parent.path}/nvidia/current_vgpu_type")
             if current not in (None, "", "0"):
                 active.append({"parent": parent.address, "type": current, "vf": parent.address, "users": held(parent.path, parent.group)})
         return {"backend": "vendor_vfio", "why": None, "types": list(types.values()), "active": active}
@@ -130,9 +129,9 @@ def _vgpu(
         for parent in on_bus:
             base = f"{parent.path}/mdev_supported_types"
             for number in host.names(base):
-                name = _readings.quiet(host, f"{base}/{number}/name") or number
+                name = host.quiet(f"{base}/{number}/name") or number
                 entry = types.setdefault(number, {"id": number, "name": name, "plain": plain_type(name), "available": 0})
-                entry["available"] += _number(_readings.quiet(host, f"{base}/{number}/available_instances")) or 0
+                entry["available"] += _number(host.quiet(f"{base}/{number}/available_instances")) or 0
         addresses = {p.address for p in on_bus}
         active = [
             {"parent": parent, "type": types.get(kind, {}).get("name", kind), "uuid": uuid,
@@ -175,7 +174,7 @@ def _shown(holders: t.Optional[t.Sequence[_holders.Holder]]) -> t.Optional[t.Lis
 
 def _pci_ids(host: Host, unknown: Unknown) -> str:
     for path in _PCI_IDS:
-        text = _readings.quiet(host, path)
+        text = host.quiet(path)
         if text is not None:
             return text
     unknown.reasons["gpus.model"] = "the host has no pci.ids"

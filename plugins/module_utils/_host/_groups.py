@@ -12,7 +12,6 @@ import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import NVIDIA
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._readings import Facts
 
 
 def members(found: t.Iterable[Function]) -> t.Dict[str, t.List[Function]]:
@@ -24,7 +23,7 @@ def members(found: t.Iterable[Function]) -> t.Dict[str, t.List[Function]]:
     return by_group
 
 
-def facts(group: t.Sequence[Function]) -> Facts:
+def facts(group: t.Sequence[Function]) -> t.Dict[str, t.Any]:
     """One group: its members, whether a VM could take it, and who stands in the way."""
     blockers = [member for member in group if not member.is_bridge and member.driver is not None and not member.on_vfio]
     return {
@@ -34,7 +33,7 @@ def facts(group: t.Sequence[Function]) -> Facts:
     }
 
 
-def of_nvidia(found: t.Iterable[Function]) -> t.Dict[str, Facts]:
+def of_nvidia(found: t.Iterable[Function]) -> t.Dict[str, t.Dict[str, t.Any]]:
     """The groups that hold a physical NVIDIA function, by number."""
     return {
         number: facts(group)

@@ -14,7 +14,6 @@ import dataclasses
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _readings
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 #: Directories of a device in which its nodes have a ``dev`` file, and how deep below.
@@ -42,12 +41,12 @@ class Opened:
         self.unknown: t.Optional[str] = None
         #: (name in the process's view, major:minor or None, holder)
         self._open: t.List[t.Tuple[str, t.Optional[str], Holder]] = []
-        self.unknown = _readings.unseen(host)
+        self.unknown = unseen(host)
         if self.unknown is None:
             self._read(host)
 
     def _read(self, host: Host) -> None:
-        for pid in _readings.processes(host):
+        for pid in host.processes():
             try:
                 devices = host.open_devices(pid)
             except HostError as error:
@@ -57,8 +56,8 @@ class Opened:
                 return
             if not devices:
                 continue
-            comm = _readings.quiet(host, f"/proc/{pid}/comm") or ""
-            guest = guest_name(host.read_bytes(f"/proc/{pid}/cmdline") or b"") if _readings.is_qemu(comm) else None
+            comm = host.quiet(f"/proc/{pid}/comm") or ""
+            guest = guest_name(host.read_bytes(f"/proc/{pid}/cmdline") or b"") if is_qemu(comm) else None
             self._open += [(name, number, Holder(pid, comm, name, guest)) for name, number in devices]
 
     def of(self, nodes: t.Mapping[str, t.Optional[str]], vfio: bool = False) -> t.Optional[t.List[Holder]]:
@@ -108,12 +107,12 @@ def _below(host: Host, directory: str, depth: int) -> t.List[str]:
 
 
 def _number(host: Host, path: str) -> t.Optional[str]:
-    text = _readings.quiet(host, path) or ""
+    text = host.quiet(path) or ""
     return text if re.fullmatch(r"\d+:\d+", text) else None
 
 
 def _node_name(host: Host, directory: str) -> str:
-    said = re.search(r"^DEVNAME=(\S+)$", _readings.quiet(host, f"{directory}/uevent") or "", re.MULTILINE)
+    said = re.search(r"^DEVNAME=(\S+)$", host.quiet(f"{directory}/uevent") or "", re.MULTILINE)
     if said:
         return f"/dev/{said.group(1)}"
     kind, name = directory.split("/")[-2:]
@@ -122,9 +121,23 @@ def _node_name(host: Host, directory: str) -> str:
 
 def nvidia_minor(host: Host, address: str) -> t.Optional[int]:
     """N of ``/dev/nvidiaN`` for a GPU that NVIDIA's driver runs."""
-    text = _readings.quiet(host, f"/proc/driver/nvidia/gpus/{address}/information") or ""
+    text = host.quiet(f"/proc/driver/nvidia/gpus/{address}/information") or ""
     match = re.search(r"^Device Minor:\s*(\d+)", text, re.MULTILINE)
     return int(match.group(1)) if match else None
+
+
+def is_qemu(comm: str) -> bool:
+    """Is this the name of a process that runs a VM? (Names are cut at 15 characters; the guest agent is none.)"""
+    return comm.startswith("qemu-system-") or comm in ("qemu-kvm", "qemu")
+
+
+def unseen(host: Host) -> str | None:
+    """Why the processes of the host itself cannot be seen, or None if they can. In its first PID namespace, process 2 is kthreadd."""
+    if not host.exists("/proc/1"):
+        return "/proc shows no process"
+    if host.quiet("/proc/2/comm") != "kthreadd":
+        return "/proc shows the processes of a container, not those of the host"
+    return None
 
 
 def guest_name(cmdline: bytes) -> t.Optional[str]:

@@ -13,7 +13,7 @@ import re
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _modprobe, _readings
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _disk, _modprobe
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
@@ -61,7 +61,7 @@ def images(host: Host, commands: Commands, look: bool) -> t.List[Image]:
 
     ``look``: list what is in them.
     """
-    running = _readings.quiet(host, "/proc/sys/kernel/osrelease")
+    running = host.quiet("/proc/sys/kernel/osrelease")
     if running is None:
         return []
     found = []
@@ -70,7 +70,7 @@ def images(host: Host, commands: Commands, look: bool) -> t.List[Image]:
             continue
         for place in _PLACES:
             path = place.format(release=release)
-            modified, size = host.modified(path), host.size(path)
+            modified, size = _disk.modified(host, path), _disk.size(host, path)
             if modified is not None and size is not None:
                 modules, files = _contents(host, commands, path) if look else (None, None)
                 found.append(Image(release, path, modified, size, modules, files))
@@ -126,17 +126,17 @@ class Kept(t.NamedTuple):
 
 
 def kept_images(host: Host) -> t.List[Kept]:
-    running = _readings.quiet(host, "/proc/sys/kernel/osrelease")
+    running = host.quiet("/proc/sys/kernel/osrelease")
     own = [place.format(release=running) for place in _PLACES]
     return [
-        Kept(path, host.modified(path[: -len(KEPT)]), path[: -len(KEPT)] in own)
+        Kept(path, _disk.modified(host, path[: -len(KEPT)]), path[: -len(KEPT)] in own)
         for path in (f"/boot/{name}" for name in host.names("/boot") if name.endswith(KEPT))
     ]
 
 
 def booted_at(host: Host) -> t.Optional[float]:
     """When the running kernel was booted, in seconds since 1970."""
-    match = re.search(r"^btime (\d+)$", _readings.quiet(host, "/proc/stat") or "", re.MULTILINE)
+    match = re.search(r"^btime (\d+)$", host.quiet("/proc/stat") or "", re.MULTILINE)
     return float(match.group(1)) if match else None
 
 
@@ -149,7 +149,7 @@ def room_problem(host: Host, image: Image) -> t.Optional[Blocker]:
     """A Blocker if there is no room for the new image beside the old one."""
     needed = int(image.size * _GROWTH) + (0 if host.exists(image.kept) else image.size) + _SPARE
     directory = image.path.rpartition("/")[0]
-    free = host.free(directory)
+    free = _disk.free(host, directory)
     if free >= needed:
         return None
     problem = f"{free >> 20} MiB are free, and a new image beside the old one takes {needed >> 20} MiB"
@@ -159,7 +159,7 @@ def room_problem(host: Host, image: Image) -> t.Optional[Blocker]:
 def keep(host: Host, image: Image) -> None:
     """Keep an image. One that is kept already is the last one that has booted, and stays."""
     if not host.exists(image.kept):
-        host.copy(image.path, image.kept)
+        _disk.copy(host, image.path, image.kept)
 
 
 def rebuild(host: Host, commands: Commands, image: Image) -> t.Optional[Blocker]:

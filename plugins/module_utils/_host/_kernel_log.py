@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import typing as t
+
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import MISSING, Host, HostError
 
 PATH = "/dev/kmsg"
 #: By a name of our own.
@@ -20,6 +24,31 @@ SIGNATURES = {
     "unsigned_module": re.compile(r"Key was rejected by service|Required key not available|Loading of unsigned module is rejected"),
     "gsp_firmware": re.compile(r"gsp_\w+\.bin failed with error -2"),
 }
+
+
+def read(host: Host, limit: int = 1 << 20) -> str | None:
+    """The records that the log has now, without waiting for more: at most ``limit`` bytes, the newest ones. None if there is no log."""
+    try:
+        descriptor = os.open(host.real(PATH), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in MISSING:
+            return None
+        raise HostError(PATH, error.strerror or str(error)) from error
+    content = b""
+    try:
+        while True:
+            try:
+                piece = os.read(descriptor, 8192)
+            except OSError as error:
+                if error.errno == errno.EPIPE:  # the kernel has overwritten the record meanwhile: go on with the next one
+                    continue
+                break
+            if not piece:
+                break
+            content = (content + piece)[-limit:]
+    finally:
+        os.close(descriptor)
+    return content.decode("utf-8", "replace")
 
 
 def signatures(records: str) -> t.List[t.Dict[str, t.Any]]:

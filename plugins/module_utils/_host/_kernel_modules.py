@@ -18,11 +18,11 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _at_work,
     _bootloader,
     _cmdline,
+    _disk,
     _initramfs,
     _modprobe,
     _modprobe_wish,
     _pci,
-    _readings,
 )
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
@@ -63,14 +63,14 @@ def observe(host: Host, commands: Commands, wish: bool) -> Seen:
     """Read a host. Without a ``wish`` for modprobe, now and before, nobody looks into the images, which takes a second each."""
     own = host.read_text(_modprobe.OWN)
     images = _initramfs.images(host, commands, look=wish or own is not None)
-    release = _readings.quiet(host, "/proc/sys/kernel/osrelease")
+    release = host.quiet("/proc/sys/kernel/osrelease")
     running = _cmdline.split(host.read_text("/proc/cmdline") or "")
     following = _bootloader.configured(host)
     obstacles = [*_at_work.at_work(host), *(found for image in images for found in [_initramfs.room_problem(host, image)] if found)]
     return Seen(
         own=own,
         own_load=host.read_text(_modprobe_wish.OWN_LOAD),
-        own_modified=host.modified(_modprobe.OWN),
+        own_modified=_disk.modified(host, _modprobe.OWN),
         others=(*_modprobe.read(host), *_modprobe.from_arguments(_cmdline.blocking(running))),
         available=_modprobe.available(host, release) if release else None,
         built_in=_modprobe.built_in(host, release) if release else frozenset(),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _cmdline, _modprobe, _readings, _system
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _cmdline, _modprobe, _system
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 #: Modules that a GPU host needs from its distribution, or that may take a GPU at boot. Names as sysfs spells them.
@@ -16,7 +16,7 @@ LOADABLE = ("mdev", "nouveau", "nova_core", "nvidiafb", "vfio_pci")
 TAKERS = ("nouveau", "nova_core", "nvidiafb")
 
 
-def kernels(host: Host, running: str | None, arguments: t.Sequence[str] | None, unknown: _system.Unknown) -> _readings.Facts:
+def kernels(host: Host, running: str | None, arguments: t.Sequence[str] | None, unknown: _system.Unknown) -> _system.Facts:
     """``{installed, newest, headers, modules, blocked}``: see ``RETURN`` of ``gpu_node_info``.
 
     ``arguments``: those of the running kernel, or None if they are not known.

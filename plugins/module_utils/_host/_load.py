@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import subprocess
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel, _readings
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 
@@ -29,6 +29,6 @@ def load(host: Host, modprobe: str, driver: str, timeout: float) -> None:
 
 
 def _why(host: Host) -> str:
-    if "[none]" not in (_readings.quiet(host, "/sys/kernel/security/lockdown") or "[none]"):
+    if "[none]" not in (host.quiet("/sys/kernel/security/lockdown") or "[none]"):
         return "the kernel is locked down and takes only signed modules; the kernel log says which it refused"
     return "the kernel log says why"

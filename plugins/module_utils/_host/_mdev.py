@@ -15,7 +15,7 @@ import re
 import typing as t
 import uuid
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _pci, _readings, _vgpu_sysfs
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _pci, _vgpu_sysfs
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, KernelError
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Vgpu, VgpuType, size_mib
 
@@ -47,9 +47,9 @@ class Mdev:
         found = []
         for number in self._host.names(f"{_PCI}/{parent}/mdev_supported_types"):
             base = f"{_PCI}/{parent}/mdev_supported_types/{number}"
-            name = _readings.quiet(self._host, f"{base}/name") or number
-            description = _readings.quiet(self._host, f"{base}/description") or ""
-            available = _readings.quiet(self._host, f"{base}/available_instances") or ""
+            name = self._host.quiet(f"{base}/name") or number
+            description = self._host.quiet(f"{base}/description") or ""
+            available = self._host.quiet(f"{base}/available_instances") or ""
             framebuffer, most = (re.search(rf"{word}=(\d+)", description) for word in ("framebuffer", "max_instance"))
             found.append(
                 VgpuType(
@@ -70,7 +70,7 @@ class Mdev:
             if parent not in wanted:
                 continue
             if kind not in names:
-                names[kind] = _readings.quiet(self._host, f"{_PCI}/{parent}/mdev_supported_types/{kind}/name") or kind
+                names[kind] = self._host.quiet(f"{_PCI}/{parent}/mdev_supported_types/{kind}/name") or kind
             found.append(Vgpu(device, parent, kind, names[kind]))
         return found
 
@@ -82,9 +82,9 @@ class Mdev:
         base = f"{_PCI}/{parent}/mdev_supported_types"
         # The driver numbers its types once for all GPUs of a model; a guess is taken only after its name was read here.
         for known in self._ids.values():
-            if name in known and _readings.quiet(self._host, f"{base}/{known[name]}/name") == name:
+            if name in known and self._host.quiet(f"{base}/{known[name]}/name") == name:
                 return known[name]
-        self._ids[parent] = {_readings.quiet(self._host, f"{base}/{n}/name") or n: n for n in self._host.names(base)}
+        self._ids[parent] = {self._host.quiet(f"{base}/{n}/name") or n: n for n in self._host.names(base)}
         if name not in self._ids[parent]:
             raise KernelError(f"{base}/{name}", errno.ENOENT)
         return self._ids[parent][name]

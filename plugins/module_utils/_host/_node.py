@@ -15,13 +15,12 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _groups,
     _kernels,
     _pci,
-    _readings,
     _system,
 )
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
 
-def read(host: Host) -> _readings.Facts:
+def read(host: Host) -> _system.Facts:
     """Everything about one host, once. What is missing is None, with the reason in ``unknown`` (fact name to text)."""
     unknown = _system.Unknown()
     functions = _pci.functions(host)
@@ -53,7 +52,7 @@ def _arguments(host: Host, unknown: _system.Unknown) -> t.Optional[t.List[str]]:
     return None if line is None else _cmdline.split(line)
 
 
-def _boot(host: Host, running: t.Optional[t.List[str]], unknown: _system.Unknown) -> _readings.Facts:
+def _boot(host: Host, running: t.Optional[t.List[str]], unknown: _system.Unknown) -> _system.Facts:
     """The arguments that run, those that the next boot will have, and of these the ones that do not run yet.
 
     ``configured`` is None where we cannot tell. Arguments are compared before values are hidden.

@@ -12,7 +12,6 @@ import re
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _readings
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 #: NVIDIA/vgpu-device-manager, cmd/nvidia-k8s-vgpu-dm; the kernel cuts a process's name at 15 characters.
@@ -28,8 +27,8 @@ _LARGEST_PROGRAM = 1 << 16
 
 def device_manager(host: Host) -> t.List[Blocker]:
     """A Blocker if the operator's device manager runs here."""
-    for pid in _readings.processes(host):
-        if _readings.quiet(host, f"/proc/{pid}/comm") == _DEVICE_MANAGER:
+    for pid in host.processes():
+        if host.quiet(f"/proc/{pid}/comm") == _DEVICE_MANAGER:
             problem = f"NVIDIA's vGPU device manager runs on it (process {pid}) and would undo this"
             return [
                 Blocker("host", problem, "Give the host one owner: gpufleet_device_owner: operator, or take the operator's off this node")
@@ -92,7 +91,7 @@ def _site_units(host: Host, own: t.Container[str]) -> t.Dict[str, t.Set[str]]:
 
 def _text(host: Host, path: str) -> str:
     """A unit without its comments, and the programs of the site that it starts."""
-    unit = re.sub(r"(?m)^\s*[#;].*$", "", _readings.quiet(host, path) or "")
+    unit = re.sub(r"(?m)^\s*[#;].*$", "", host.quiet(path) or "")
     programs = []
     for program in _SITE_PROGRAM.findall(unit):
         try:

@@ -12,7 +12,6 @@ import posixpath
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import GPU_CLASSES, NVIDIA
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _readings
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
 _DEVICES = "/sys/bus/pci/devices"
@@ -69,7 +68,7 @@ def function(host: Host, address: str) -> Function:
 
 def hexadecimal(host: Host, path: str) -> str:
     """The number in a file of sysfs, in lower case and without ``0x``; empty if there is none."""
-    return (_readings.quiet(host, path) or "").lower().removeprefix("0x")
+    return (host.quiet(path) or "").lower().removeprefix("0x")
 
 
 def link_name(host: Host, path: str) -> str | None:

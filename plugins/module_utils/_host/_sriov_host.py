@@ -10,7 +10,7 @@ import time
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _kernel_log, _pci, _readings, _sriov, _vgpu_sysfs
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _kernel_log, _pci, _sriov, _vgpu_sysfs
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sriov import Physical, Virtual
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError, KernelError, KernelTimeout
@@ -70,11 +70,11 @@ class SriovHost:
         )
 
     def _number(self, path: str) -> t.Optional[int]:
-        text = _readings.quiet(self._host, path) or ""
+        text = self._host.quiet(path) or ""
         return int(text) if text.isdigit() else None
 
     def _vendor_vgpu(self, path: str) -> t.Optional[str]:
-        number = _readings.quiet(self._host, f"{path}/nvidia/current_vgpu_type")
+        number = self._host.quiet(f"{path}/nvidia/current_vgpu_type")
         return None if number in (None, "", "0") else f"of type {number}"
 
     def _held(self, function: _pci.Function, opened: _holders.Opened) -> t.Optional[t.Tuple[_holders.Holder, ...]]:
@@ -130,7 +130,7 @@ class SriovHost:
     def _exhausted(self) -> int:
         """How often the kernel log says that there is no room for virtual functions."""
         try:
-            records = self._host.read_records(_kernel_log.PATH) or ""
+            records = _kernel_log.read(self._host) or ""
         except HostError:
             return 0
         return sum(entry["count"] for entry in _kernel_log.signatures(records) if entry["signature"] == "mmio_exhausted")

@@ -3,8 +3,8 @@
 
 """A host's files below a root directory: ``/`` on a node, any other directory in tests and in the lab.
 
-:class:`Host` is the only thing in this collection that opens a file of a host. Paths are the host's own, absolute ones. A link is
-followed inside the root: an absolute target starts at the root again, and one that climbs out of it is an error, so that a tree
+:class:`Host` is the only way to a file of a host (what few modules ask of files is in :mod:`_disk`). Paths are the host's own, absolute ones.
+A link is followed inside the root: an absolute target starts at the root again, and one that climbs out of it is an error, so that a tree
 never shows, and a write never hits, a file of the machine that the tree lies on.
 """
 
@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import shutil
 import stat
-import struct
 import tempfile
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel
 
 _MAX_LINKS = 40
-_MISSING = (errno.ENOENT, errno.ENOTDIR)
+MISSING = (errno.ENOENT, errno.ENOTDIR)
 
 
 class HostError(Exception):
@@ -112,26 +109,27 @@ class Host:
     def _at(self, parts: list[str]) -> str:
         return "/".join([self.root.rstrip("/"), *parts])
 
-    def _real(self, path: str, last: bool = True) -> str:
+    def real(self, path: str, last: bool = True) -> str:
+        """Where ``path`` lies on the machine that runs us."""
         return self.root.rstrip("/") + self.resolve(path, last) if not self.is_real else path
 
     def exists(self, path: str) -> bool:
         """Is there anything at ``path``? A link that points nowhere is nothing."""
-        return os.path.lexists(self._real(path)) if not self.is_real else os.path.exists(path)
+        return os.path.lexists(self.real(path)) if not self.is_real else os.path.exists(path)
 
     def read_bytes(self, path: str) -> bytes | None:
         """The content, or None if there is no such file."""
         try:
-            real = self._real(path)
+            real = self.real(path)
             found = os.stat(real)
-            self._refuse_no_file(path, found)  # before it is opened: opening a FIFO or a device can already do something
+            refuse_no_file(path, found)  # before it is opened: opening a FIFO or a device can already do something
             if os.path.basename(path) in _BEHIND_LOCK and self._is_sysfs(found.st_dev):
                 return self._read_patiently(path, os.path.realpath(real))
             descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(descriptor, "rb") as file:
                 return file.read()
         except OSError as error:
-            if error.errno in _MISSING:
+            if error.errno in MISSING:
                 return None
             raise HostError(path, error.strerror or str(error)) from error
 
@@ -155,52 +153,46 @@ class Host:
 
     def is_silent(self, directory: str) -> bool:
         """Has the device of this directory of sysfs not answered when it was read? The kernel is at something else with it then."""
-        return bool(self._silent) and os.path.realpath(self._real(directory)) in self._silent
+        return bool(self._silent) and os.path.realpath(self.real(directory)) in self._silent
 
     def read_text(self, path: str) -> str | None:
         """The content as text (bytes that are no UTF-8 are replaced), or None if there is no such file."""
         content = self.read_bytes(path)
         return None if content is None else content.decode("utf-8", "replace")
 
-    def read_records(self, path: str, limit: int = 1 << 20) -> str | None:
-        """What a device such as ``/dev/kmsg`` has to say now, without waiting for more; at most ``limit`` bytes, the newest ones."""
+    def quiet(self, path: str) -> str | None:
+        """The stripped text of a file that many hosts lack, or cannot read: None then."""
         try:
-            descriptor = os.open(self._real(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno in _MISSING:
-                return None
-            raise HostError(path, error.strerror or str(error)) from error
-        content = b""
-        try:
-            while True:
-                try:
-                    piece = os.read(descriptor, 8192)
-                except OSError as error:
-                    if error.errno == errno.EPIPE:  # the kernel has overwritten the record meanwhile: go on with the next one
-                        continue
-                    break
-                if not piece:
-                    break
-                content = (content + piece)[-limit:]
-        finally:
-            os.close(descriptor)
-        return content.decode("utf-8", "replace")
+            content = self.read_text(path)
+        except HostError:
+            return None
+        return None if content is None else content.strip()
+
+    def os_release(self) -> t.Dict[str, str]:
+        """``/etc/os-release`` as a mapping, quotes removed."""
+        lines = (self.read_text("/etc/os-release") or "").splitlines()
+        pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+        return {key.strip(): value.strip().strip("\"'") for key, _equals, value in pairs}
+
+    def processes(self) -> t.List[int]:
+        """The numbers of the processes that ``/proc`` shows."""
+        return sorted(int(name) for name in self.names("/proc") if name.isdigit())
 
     def names(self, path: str) -> list[str]:
         """The names in a directory, sorted; none if there is no such directory."""
         try:
-            return sorted(os.listdir(self._real(path)))
+            return sorted(os.listdir(self.real(path)))
         except OSError as error:
-            if error.errno in _MISSING:
+            if error.errno in MISSING:
                 return []
             raise HostError(path, error.strerror or str(error)) from error
 
     def link(self, path: str) -> str | None:
         """What the link at ``path`` says, as it says it; None if there is no link there."""
         try:
-            return os.readlink(self._real(path, last=False))
+            return os.readlink(self.real(path, last=False))
         except OSError as error:
-            if error.errno in (*_MISSING, errno.EINVAL):
+            if error.errno in (*MISSING, errno.EINVAL):
                 return None
             raise HostError(path, error.strerror or str(error)) from error
 
@@ -210,14 +202,14 @@ class Host:
         An existing file keeps its mode, owner and SELinux context unless ``mode`` says otherwise; a new one gets ``mode`` or 0644.
         A missing directory is made. A link is written through.
         """
-        self._refuse_kernel_file(path)
-        real = self._real(path)
+        self.refuse_kernel_file(path)
+        real = self.real(path)
         real = os.path.realpath(real) if self.is_real else real
         try:
             os.makedirs(os.path.dirname(real), mode=0o755, exist_ok=True)
             before = os.stat(real) if os.path.exists(real) else None
             if before is not None:
-                self._refuse_no_file(path, before)
+                refuse_no_file(path, before)
             descriptor, beside = tempfile.mkstemp(dir=os.path.dirname(real), prefix=f".{os.path.basename(real)}.")
             try:
                 with open(descriptor, "w", encoding="utf-8", newline="") as file:
@@ -234,108 +226,36 @@ class Host:
                 with contextlib.suppress(OSError):
                     os.unlink(beside)
                 raise
-            _sync_directory(os.path.dirname(real))
+            sync_directory(os.path.dirname(real))
         except OSError as error:
             raise HostError(path, error.strerror or str(error)) from error
-
-    def modified(self, path: str) -> float | None:
-        """When the file at ``path`` was last written, in seconds since 1970; None if there is no such file."""
-        found = self._stat(path)
-        return None if found is None else found.st_mtime
-
-    def size(self, path: str) -> int | None:
-        """How many bytes the file at ``path`` has; None if there is no such file."""
-        found = self._stat(path)
-        return None if found is None else found.st_size
-
-    def _stat(self, path: str) -> os.stat_result | None:
-        try:
-            return os.stat(self._real(path))
-        except OSError as error:
-            if error.errno in _MISSING:
-                return None
-            raise HostError(path, error.strerror or str(error)) from error
-
-    def free(self, directory: str) -> int:
-        """How many bytes can still be written below ``directory``."""
-        try:
-            space = os.statvfs(self._real(directory))
-        except OSError as error:
-            raise HostError(directory, error.strerror or str(error)) from error
-        return space.f_bavail * space.f_frsize
-
-    def is_read_only(self, directory: str) -> bool:
-        """Is the file system of a directory mounted so that nothing can be written?"""
-        try:
-            return bool(os.statvfs(self._real(directory)).f_flag & os.ST_RDONLY)
-        except OSError as error:
-            raise HostError(directory, error.strerror or str(error)) from error
-
-    def is_locked(self, path: str) -> bool:
-        """Has a process locked the file at ``path`` for writing (fcntl)? No such file is not locked.
-
-        The lock itself is not taken, not even for a moment: a package manager that starts in that moment would fail.
-        """
-        try:
-            real = self._real(path)
-            self._refuse_no_file(path, os.stat(real))
-            descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno in _MISSING:
-                return False
-            raise HostError(path, error.strerror or str(error)) from error
-        try:
-            # struct flock of fcntl(2): type, whence, start, length, process. For a reader, only writers are in the way.
-            asked = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
-            kind: int = struct.unpack_from("h", fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[0]
-        except OSError as error:
-            raise HostError(path, error.strerror or str(error)) from error
-        finally:
-            os.close(descriptor)
-        return kind != fcntl.F_UNLCK
-
-    def copy(self, source: str, target: str) -> None:
-        """Copy a file, with its mode and times: ``target`` is whole or not there."""
-        self._refuse_kernel_file(target)
-        real = self._real(target)
-        beside = f"{real}.part"
-        try:
-            shutil.copy2(self._real(source), beside)
-            with open(beside, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(beside, real)
-            _sync_directory(os.path.dirname(real))
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(beside)
-            raise HostError(target, error.strerror or str(error)) from error
 
     def make_link(self, path: str, target: str) -> None:
         """A symbolic link at ``path`` that says ``target``, in the place of what is there; a missing directory is made."""
-        self._refuse_kernel_file(path)
-        real = self._real(path, last=False)
+        self.refuse_kernel_file(path)
+        real = self.real(path, last=False)
         beside = f"{os.path.dirname(real)}/.{os.path.basename(real)}.{os.getpid()}"
         try:
             os.makedirs(os.path.dirname(real), mode=0o755, exist_ok=True)
             os.symlink(target, beside)
             os.replace(beside, real)
-            _sync_directory(os.path.dirname(real))
+            sync_directory(os.path.dirname(real))
         except OSError as error:
             raise HostError(path, error.strerror or str(error)) from error
 
     def remove_directory(self, path: str) -> None:
         """Remove a directory if it is empty; nothing happens otherwise."""
-        self._refuse_kernel_file(path)
+        self.refuse_kernel_file(path)
         with contextlib.suppress(OSError):
-            os.rmdir(self._real(path, last=False))
+            os.rmdir(self.real(path, last=False))
 
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens if there is none."""
-        self._refuse_kernel_file(path)
+        self.refuse_kernel_file(path)
         try:
-            os.unlink(self._real(path, last=False))
+            os.unlink(self.real(path, last=False))
         except OSError as error:
-            if error.errno not in _MISSING:
+            if error.errno not in MISSING:
                 raise HostError(path, error.strerror or str(error)) from error
 
     def write_kernel(self, path: str, text: str, timeout: float = 30) -> None:
@@ -358,7 +278,7 @@ class Host:
     def device_number(self, path: str) -> str | None:
         """``major:minor`` of the device that ``path`` is, or None if it is none (or is not there)."""
         try:
-            found = os.stat(self._real(path))
+            found = os.stat(self.real(path))
         except OSError:
             return None
         if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
@@ -384,21 +304,22 @@ class Host:
     def _open_number(self, descriptor: str) -> str | None:
         # The link of a descriptor is followed by the kernel, not by its text: the process may live in another mount namespace.
         try:
-            found = os.stat(self._real(descriptor, last=False))
+            found = os.stat(self.real(descriptor, last=False))
         except OSError:
             return None
         if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
             return None
         return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
 
-    def _refuse_no_file(self, path: str, found: os.stat_result) -> None:
-        for is_kind, name in _KINDS:
-            if is_kind(found.st_mode):
-                raise HostError(path, f"is {name}, where a file is expected")
-
-    def _refuse_kernel_file(self, path: str) -> None:
+    def refuse_kernel_file(self, path: str) -> None:
         if self.resolve(path).startswith(("/sys/", "/proc/", "/dev/")):
             raise HostError(path, "is a file of the kernel and is not written like a file on disk")
+
+
+def refuse_no_file(path: str, found: os.stat_result) -> None:
+    for is_kind, name in _KINDS:
+        if is_kind(found.st_mode):
+            raise HostError(path, f"is {name}, where a file is expected")
 
 
 def _sysfs_devices() -> t.Set[int]:
@@ -419,7 +340,7 @@ def _copy_context(source: str, descriptor: int) -> None:
         os.setxattr(descriptor, "security.selinux", os.getxattr(source, "security.selinux"))
 
 
-def _sync_directory(path: str) -> None:
+def sync_directory(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -13,7 +13,7 @@ import re
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel_log
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._readings import Facts, is_qemu, os_release, processes, quiet, unseen
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._holders import is_qemu, unseen
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 #: Modules that a GPU host's set-up depends on, or that stand in its way.
@@ -42,6 +42,9 @@ _HYPERVISORS = (
 )  # fmt: skip
 
 
+Facts = t.Dict[str, t.Any]
+
+
 class Unknown:
     """Why something is not known, by the name of the fact."""
 
@@ -62,7 +65,7 @@ class Unknown:
 
 
 def system(host: Host, unknown: Unknown) -> Facts:
-    release = os_release(host.read_text("/etc/os-release") or "")
+    release = host.os_release()
     return {
         "kernel": unknown.text(host, "host.kernel", "/proc/sys/kernel/osrelease"),
         "arch": os.uname().machine if host.is_real else unknown.text(host, "host.arch", "/proc/sys/kernel/arch"),
@@ -106,7 +109,7 @@ def _lockdown(host: Host, unknown: Unknown) -> str | None:
 
 def _cpu_vendor(host: Host) -> str | None:
     """``GenuineIntel``, ``AuthenticAMD`` and so on; None on an architecture that does not say."""
-    match = re.search(r"^vendor_id\s*:\s*(\S+)$", quiet(host, "/proc/cpuinfo") or "", re.MULTILINE)
+    match = re.search(r"^vendor_id\s*:\s*(\S+)$", host.quiet("/proc/cpuinfo") or "", re.MULTILINE)
     return match.group(1) if match else None
 
 
@@ -118,7 +121,7 @@ def _virtualised(host: Host, unknown: Unknown) -> bool | None:
     flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
     if flags is not None:
         return "hypervisor" in flags.group(1).split()
-    maker = quiet(host, "/sys/class/dmi/id/sys_vendor")
+    maker = host.quiet("/sys/class/dmi/id/sys_vendor")
     if maker is None:
         unknown.reasons["host.virtualised"] = "/proc/cpuinfo shows no flags on this architecture, and the firmware names no maker"
         return None
@@ -148,7 +151,7 @@ def iommu(host: Host, unknown: Unknown) -> Facts:
         "enabled": bool(groups and units),
         "kind": iommu_kind(units),
         "groups": len(groups),
-        "default_domain": quiet(host, f"/sys/kernel/iommu_groups/{groups[0]}/type") if groups else None,
+        "default_domain": host.quiet(f"/sys/kernel/iommu_groups/{groups[0]}/type") if groups else None,
     }
 
 
@@ -171,7 +174,7 @@ def modules(host: Host, unknown: Unknown) -> t.Dict[str, t.Optional[bool]]:
 def kernel_log(host: Host, unknown: Unknown) -> t.List[Facts]:
     """Signatures of trouble found in the kernel log since boot, see :func:`_kernel_log.signatures`."""
     try:
-        text = host.read_records(_kernel_log.PATH)
+        text = _kernel_log.read(host)
     except HostError as error:
         unknown.reasons["kernel_log"] = str(error)
         return []
@@ -188,8 +191,8 @@ def qemu(host: Host, unknown: Unknown) -> t.Optional[t.List[Facts]]:
         unknown.reasons["qemu"] = why
         return None
     found = []
-    for pid in processes(host):
-        comm = quiet(host, f"/proc/{pid}/comm") or ""
+    for pid in host.processes():
+        comm = host.quiet(f"/proc/{pid}/comm") or ""
         if is_qemu(comm):
             found.append({"pid": pid, "comm": comm})
     return found

@@ -12,7 +12,7 @@ import dataclasses
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bls, _boot_provider, _cmdline
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bls, _boot_provider, _cmdline, _disk
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._boot_provider import Entry, ProgramChange
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._bootloader import CMDLINE, first
 
@@ -57,7 +57,7 @@ class SystemdBoot(_boot_provider.BootLoader[Seen]):
             cmdline=host.read_text(CMDLINE),
             vendor=host.read_text(VENDOR_CMDLINE),
             images={release: image for release, image in images.items() if image},
-            sizes=tuple(sum(host.size(path) or 0 for path in paths) for paths in files),
+            sizes=tuple(sum(_disk.size(host, path) or 0 for path in paths) for paths in files),
             program=first(host, PROGRAMS) or PROGRAMS[0],
         )
 

@@ -13,7 +13,6 @@ import posixpath
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _readings
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
@@ -31,10 +30,10 @@ class Usage:
         self._mounts_known = host.exists("/proc/1/mountinfo")
         for text in self._mount_tables():
             self._read_mounts(text)
-        swaps = _readings.quiet(host, "/proc/swaps")
+        swaps = host.quiet("/proc/swaps")
         self._swaps_known = swaps is not None
         self._swaps = {self._block_name(line.split()[0]) for line in (swaps or "").splitlines()[1:] if line.split()}
-        self._raid = _readings.quiet(host, "/proc/mdstat") or ""
+        self._raid = host.quiet("/proc/mdstat") or ""
         self._btrfs = {name for uuid in host.names("/sys/fs/btrfs") for name in host.names(f"/sys/fs/btrfs/{uuid}/devices")}
         self._pools = [name for name in host.names("/proc/spl/kstat/zfs") if host.exists(f"/proc/spl/kstat/zfs/{name}/state")]
 
@@ -46,7 +45,7 @@ class Usage:
     def _mount_tables(self) -> t.Iterator[str]:
         """The mounts of each mount namespace once: a pod can have mounted what the host has not."""
         seen: t.Set[t.Optional[str]] = set()
-        for pid in _readings.processes(self._host):
+        for pid in self._host.processes():
             try:
                 space = self._host.link(f"/proc/{pid}/ns/mnt")
             except HostError:
@@ -57,7 +56,7 @@ class Usage:
                 continue
             if space is not None:
                 seen.add(space)
-            text = _readings.quiet(self._host, f"/proc/{pid}/mountinfo")
+            text = self._host.quiet(f"/proc/{pid}/mountinfo")
             if text:
                 yield text
 
@@ -85,7 +84,7 @@ class Usage:
             if name in seen:
                 continue
             seen.add(name)
-            number = _readings.quiet(self._host, f"/sys/class/block/{name}/dev")
+            number = self._host.quiet(f"/sys/class/block/{name}/dev")
             where = self._mounted.get(number or "") or self._mounted.get(name)
             if where:
                 found.append(f"has {name}, which is mounted on {where}")
@@ -116,7 +115,7 @@ class Usage:
         return any(self._host.resolve(f"{subsystem}/{name}").startswith(f"{path}/") for name in links)
 
     def _label(self, name: str) -> str:
-        said = _readings.quiet(self._host, f"/sys/class/block/{name}/dm/name")
+        said = self._host.quiet(f"/sys/class/block/{name}/dm/name")
         return f"{name} ({said})" if said else name
 
     def _networks(self, path: str, function: Function) -> t.List[str]:
@@ -127,7 +126,7 @@ class Usage:
         for name in own:
             above = [upper[len("upper_") :] for upper in self._host.names(f"/sys/class/net/{name}") if upper.startswith("upper_")]
             reasons = [f"is part of {', '.join(above)}"] if above else []
-            if int(_readings.quiet(self._host, f"/sys/class/net/{name}/flags") or "0x1", 16) & _UP:
+            if int(self._host.quiet(f"/sys/class/net/{name}/flags") or "0x1", 16) & _UP:
                 reasons.append("is up, and may carry this very connection")
             reasons += [f"has {what}" for what, names in self._addressed().items() if name in names]
             if reasons:
@@ -138,7 +137,7 @@ class Usage:
         """The interfaces with an IPv6 address, and with a route. (An IPv4 address on an interface that is up comes with a route.)"""
 
         def column(path: str, number: int) -> t.Set[str]:
-            return {line.split()[number] for line in (_readings.quiet(self._host, path) or "").splitlines() if line.split()}
+            return {line.split()[number] for line in (self._host.quiet(path) or "").splitlines() if line.split()}
 
         return {
             "an address": column("/proc/net/if_inet6", -1),
@@ -146,7 +145,7 @@ class Usage:
         }
 
     def _consoles(self, path: str, function: Function) -> t.List[str]:
-        active = (_readings.quiet(self._host, "/sys/class/tty/console/active") or "").split()
+        active = (self._host.quiet("/sys/class/tty/console/active") or "").split()
         found = [f"has the console {name}" for name in active if self._host.resolve(f"/sys/class/tty/{name}").startswith(f"{path}/")]
         if function.kind.startswith("03") and not function.is_gpu:
             frames = [
@@ -154,7 +153,7 @@ class Usage:
                 for name in self._host.names("/sys/class/graphics")
                 if self._host.resolve(f"/sys/class/graphics/{name}").startswith(f"{path}/")
             ]
-            if frames or _readings.quiet(self._host, f"{function.path}/boot_vga") == "1":
+            if frames or self._host.quiet(f"{function.path}/boot_vga") == "1":
                 found.append("is the display that shows the host's console")
         return found
 

@@ -14,7 +14,7 @@ import json
 import posixpath
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _readings, _vgpu_sysfs
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _vgpu_sysfs
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, KernelError
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Vgpu, VgpuType, size_mib
 
@@ -30,7 +30,7 @@ class VendorVfio:
     def __init__(self, host: Host, timeout: float) -> None:
         self._host = host
         self._timeout = timeout
-        self._driver = _readings.quiet(host, "/sys/module/nvidia/version") or ""
+        self._driver = host.quiet("/sys/module/nvidia/version") or ""
         self._kept = self._read_memory()
         self._models: t.Dict[str, str] = {}  # virtual function -> vendor:device
 
@@ -53,21 +53,21 @@ class VendorVfio:
     def _model(self, address: str) -> str:
         if address not in self._models:
             path = f"{_PCI}/{address}"
-            self._models[address] = ":".join((_readings.quiet(self._host, f"{path}/{part}") or "").lower() for part in ("vendor", "device"))
+            self._models[address] = ":".join((self._host.quiet(f"{path}/{part}") or "").lower() for part in ("vendor", "device"))
         return self._models[address]
 
     def _creatable(self, parent: str) -> t.List[t.Tuple[str, str]]:
-        return _vgpu_sysfs.creatable(_readings.quiet(self._host, f"{_PCI}/{parent}/nvidia/creatable_vgpu_types") or "")
+        return _vgpu_sysfs.creatable(self._host.quiet(f"{_PCI}/{parent}/nvidia/creatable_vgpu_types") or "")
 
     def vgpus(self, parents: t.Sequence[str]) -> t.List[Vgpu]:
         found = []
         for parent in parents:
             base = f"{_PCI}/{parent}/nvidia"
-            number = _readings.quiet(self._host, f"{base}/current_vgpu_type")
+            number = self._host.quiet(f"{base}/current_vgpu_type")
             if number in (None, "", "0"):
                 continue
             name = self._kept.get(self._model(parent), {}).get(str(number))
-            placement = _readings.quiet(self._host, f"{base}/placement_id") or ""
+            placement = self._host.quiet(f"{base}/placement_id") or ""
             found.append(Vgpu(parent, parent, str(number), name, placement_id=int(placement) if placement.isdigit() else None))
         return found
 

@@ -16,7 +16,6 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _holders,
     _modalias,
     _pci,
-    _readings,
     _usage,
     _vgpu_sysfs,
 )
@@ -186,7 +185,7 @@ class _Look:
     def __init__(self, host: Host, functions: t.Sequence[Function], subsystems: t.Mapping[str, str]) -> None:
         self._host = host
         self._subsystems = subsystems
-        release = _readings.quiet(host, "/proc/sys/kernel/osrelease") or ""
+        release = host.quiet("/proc/sys/kernel/osrelease") or ""
         self._aliases = _modalias.parse(host.read_text(f"/lib/modules/{release}/modules.alias") or "")
         self._virtual = [function.parent for function in functions if function.parent is not None]
         self._usage = _usage.Usage(host)
@@ -196,17 +195,17 @@ class _Look:
 
     def member(self, function: Function) -> Member:
         host, path, subsystem = self._host, function.path, self._subsystems[function.address]
-        override = _readings.quiet(host, f"{path}/driver_override")
+        override = host.quiet(f"{path}/driver_override")
         full_class = _pci.hexadecimal(host, f"{path}/class")
         held = self.holding.of(function)
         displaced = self._displaced.get(function.address)
-        numvfs = _readings.quiet(host, f"{path}/sriov_numvfs") or "0"
+        numvfs = host.quiet(f"{path}/sriov_numvfs") or "0"
         return Member(
             function=function,
             subsystem=subsystem,
             module=_modalias.best(self._aliases, function.vendor, function.device, subsystem, full_class),
             override=None if override in (None, "", "(null)") else override,
-            boot_vga=_readings.quiet(host, f"{path}/boot_vga") == "1",
+            boot_vga=host.quiet(f"{path}/boot_vga") == "1",
             virtual=max(self._virtual.count(function.address), int(numvfs) if numvfs.isdigit() else 0),
             vgpus=_vgpu_sysfs.vgpus_on(host, function),
             holders=None if held is None else tuple(held),
@@ -219,8 +218,8 @@ class _Look:
 
 def _absent(host: Host, driver: str) -> t.Optional[t.Tuple[str, str]]:
     """Problem and remedy if the running kernel does not come with this driver's module; None if it does, or if that cannot be told."""
-    release = _readings.quiet(host, "/proc/sys/kernel/osrelease") or "of this host"
-    known = _readings.quiet(host, f"/lib/modules/{release}/modules.dep")
+    release = host.quiet("/proc/sys/kernel/osrelease") or "of this host"
+    known = host.quiet(f"/lib/modules/{release}/modules.dep")
     module = driver.replace("-", "_")
     names = {line.partition(":")[0].rpartition("/")[2].partition(".ko")[0].replace("-", "_") for line in (known or "").splitlines()}
     if known is None or module in names:
@@ -229,7 +228,7 @@ def _absent(host: Host, driver: str) -> t.Optional[t.Tuple[str, str]]:
 
 
 def _package(host: Host, release: str) -> str:
-    ident = _readings.os_release(host.read_text("/etc/os-release") or "").get("ID", "")
+    ident = host.os_release().get("ID", "")
     if ident == "ubuntu":
         return f"linux-modules-extra-{release}"
     return "kernel-modules" if ident in ("rhel", "rocky", "almalinux", "centos", "fedora", "ol") else "a kernel with VFIO"

@@ -14,7 +14,6 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _mdev,
     _owners,
     _persist,
-    _readings,
     _vgpu_host,
     _vgpu_plan,
     _vgpu_wish,
@@ -56,7 +55,7 @@ class Run:
         self._vgpus = _vgpu_host.VgpuHost(host, commands, options.timeout, options.backend)
         self._wishes: t.List[Wish] = []
         self._acted = False  #: what is read afterwards is read at once: a VM that came meanwhile is not waited for again
-        machine = (_readings.quiet(host, "/etc/machine-id") or "").strip()
+        machine = (host.quiet("/etc/machine-id") or "").strip()
         self._rules = _vgpu_plan.Rules(
             waits=options.waits and options.checks,
             asks_driver=commands.can_run,

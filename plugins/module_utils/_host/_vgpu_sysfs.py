@@ -9,7 +9,7 @@ import posixpath
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci, _readings
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 
@@ -33,7 +33,7 @@ def mdevs(host: Host) -> t.List[t.Tuple[str, str, str]]:
 
 def vgpus_on(host: Host, function: Function) -> int:
     """How many vGPUs there are on one function, on either backend."""
-    current = _readings.quiet(host, f"{function.path}/nvidia/current_vgpu_type")
+    current = host.quiet(f"{function.path}/nvidia/current_vgpu_type")
     return sum(1 for name in host.names(function.path) if _UUID.fullmatch(name)) + (current not in (None, "", "0"))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bootloader, _disk
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands, Ended
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 from tests.hosts import boot, boot_commands, tree
@@ -242,7 +242,7 @@ def test_a_boot_file_system_that_cannot_take_it_is_refused(
                 raise HostError(directory, "Input/output error")
             return answer
 
-        monkeypatch.setattr(Host, name, said)
+        monkeypatch.setattr(_disk, name, said)
     node.refused(*words)
     assert not node.run("intel_iommu=on", programs=False)["failed"]  # where no program runs, nothing is made there
 
@@ -252,7 +252,7 @@ def test_the_room_for_an_entry_is_that_of_its_files(
 ) -> None:
     node = Node(tmp_path / "host", "systemd_boot", run_module)
     os.truncate(node.root / f"efi/{boot.MACHINE}/{boot.RELEASES[1]}/initrd", 80 << 20)
-    monkeypatch.setattr(Host, "free", lambda self, path: 80 << 20)
+    monkeypatch.setattr(_disk, "free", lambda host, path: 80 << 20)
     node.refused("80 MiB are free, and what is to be made needs 85 MiB")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _at_work, _initramfs
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _at_work, _disk, _initramfs
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands, Ended
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 from ansible_collections.gpufleet.kubevirt.plugins.modules import kernel_modules
@@ -182,7 +182,7 @@ def test_nothing_is_written_while_a_package_manager_is_at_work(root: Path, asked
 
 
 def test_a_boot_partition_without_room_is_refused(root: Path, asked, machine, run_module, monkeypatch) -> None:
-    monkeypatch.setattr(Host, "free", lambda self, directory: 1 << 20)
+    monkeypatch.setattr(_disk, "free", lambda host, directory: 1 << 20)
     monkeypatch.setattr(_initramfs, "_SPARE", 32 << 20)
     result = run_module("kernel_modules", asked)
     assert result["failed"] and "Remove old kernels" in result["msg"] and not (root / OWN).exists()

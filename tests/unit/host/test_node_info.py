@@ -12,11 +12,11 @@ import pytest
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _driver,
     _gpus,
+    _holders,
     _modprobe,
     _modprobe_wish,
     _node,
     _pci,
-    _readings,
     _system,
     _vgpu_sysfs,
 )
@@ -349,7 +349,7 @@ def test_pci_names_come_from_nvidias_block() -> None:
 
 @pytest.mark.parametrize(("comm", "expected"), [("qemu-system-x86", True), ("qemu-kvm", True), ("qemu-ga", False), ("bash", False)])
 def test_what_is_a_vm(comm: str, expected: bool) -> None:
-    assert _readings.is_qemu(comm) is expected
+    assert _holders.is_qemu(comm) is expected
 
 
 def test_the_drivers_list_of_creatable_types_is_read_without_its_heading() -> None:

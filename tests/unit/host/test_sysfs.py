@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel_log
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 
@@ -72,7 +73,7 @@ def test_missing_files_are_none_and_missing_directories_empty(tree: Path) -> Non
     assert host.read_text("/etc/name/below") is None
     assert host.names("/no/such/directory") == []
     assert host.link("/etc/name") is None
-    assert host.read_records("/dev/kmsg") is None
+    assert _kernel_log.read(host) is None
 
 
 def test_other_errors_name_the_path_of_the_host(tree: Path) -> None:
