@@ -55,10 +55,20 @@ EXAMPLES = r"""
 
 RETURN = r"""
 kubevirt:
-  description: The KubeVirt object. C(allow_list) says whether it has a list. Without one it permits every device.
+  description:
+    - The KubeVirt object. C(allow_list) says whether it has a list. Without one it permits every device.
+    - C(feature_gates) are listed. C(gates_in_effect) has each gate for devices that this version has, and each listed one, with whether it is on.
   type: dict
   returned: success
-  sample: {namespace: kubevirt, name: kubevirt, version: v1.7.0, owner: null, allow_list: true, mdev_handling: disabled, feature_gates: [HostDevices]}
+  sample:
+    namespace: kubevirt
+    name: kubevirt
+    version: v1.7.0
+    owner: null
+    allow_list: true
+    mdev_handling: disabled
+    feature_gates: [DisableMDEVConfiguration]
+    gates_in_effect: {DisableMDEVConfiguration: true, GPU: true, GPUsWithDRA: false, HostDevices: false, HostDevicesWithDRA: false}
 devices:
   description: Each device that is permitted, asked for, or advertised below O(resource_prefix), sorted by resource name.
   type: list
@@ -96,7 +106,14 @@ unpermitted:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _client, _fleet, _kubevirt_seen, _kubevirt_view, _permit_io
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import (
+    _client,
+    _fleet,
+    _kubevirt_gates,
+    _kubevirt_seen,
+    _kubevirt_view,
+    _permit_io,
+)
 
 
 def main() -> None:
@@ -115,6 +132,7 @@ def main() -> None:
         found = _permit_io.kubevirt(client, module.params["name"], module.params["namespace"])
         nodes, users = client.list("/api/v1/nodes"), _permit_io.users(client)
         seen = _kubevirt_seen.Seen(found, has_enabled_field=False)
+        developer = seen.configuration.get("developerConfiguration") or {}
         permitted = seen.configuration.get(_kubevirt_seen.PERMITTED)
         compared = _kubevirt_view.view(permitted, nodes, users, module.params["resource_prefix"])
     except (_client.ApiError, LookupError, ValueError) as error:
@@ -128,6 +146,9 @@ def main() -> None:
             **{key: shown[key] for key in ("namespace", "name", "version", "owner", "feature_gates")},
             "allow_list": permitted is not None,
             "mdev_handling": _kubevirt_seen.handling(seen),
+            "gates_in_effect": _kubevirt_gates.effective(
+                seen.version, developer.get("featureGates") or [], developer.get("disabledFeatureGates") or []
+            ),
         },
         **compared,
     )

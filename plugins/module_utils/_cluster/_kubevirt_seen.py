@@ -13,10 +13,12 @@ Sources: kubevirt/kubevirt, staging/src/kubevirt.io/api/core/v1/types.go and pkg
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _kubevirt_gates, _kubevirt_hco
 
 Object = t.Dict[str, t.Any]
 
@@ -78,26 +80,69 @@ class User:
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """The KubeVirt object, what its CRD knows, who uses devices (None: not read), and which nodes advertise vGPUs."""
+    """The KubeVirt object and what decisions about it need besides.
+
+    ``has_enabled_field``: what the CRD of the written object knows. ``users``: who uses devices (None: not read). ``vgpus``: which nodes
+    advertise vGPUs. ``hco``: the HyperConverged object that KubeVirt's is made of; then that one is written.
+    """
 
     kubevirt: Object
     has_enabled_field: bool
     users: t.Optional[t.Tuple[User, ...]] = None
     vgpus: t.Mapping[str, t.Tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    hco: t.Optional[Object] = None
 
-    @property
+    @functools.cached_property
     def configuration(self) -> Object:
+        """The settings of the object that is written, in KubeVirt's words."""
+        if self.hco is not None:
+            return _kubevirt_hco.configuration(self.hco, self.kubevirt, GATE_OFF)
         return (self.kubevirt.get("spec") or {}).get("configuration") or {}
 
     @property
+    def written(self) -> Object:
+        return self.kubevirt if self.hco is None else self.hco
+
+    @property
+    def kind(self) -> str:
+        return "KubeVirt" if self.hco is None else _kubevirt_hco.KIND
+
+    @property
+    def api_version(self) -> str:
+        return "kubevirt.io/v1" if self.hco is None else f"{_kubevirt_hco.GROUP}/{_kubevirt_hco.version_of(self.hco)}"
+
+    @property
     def target(self) -> str:
-        metadata = self.kubevirt["metadata"]
-        return f"KubeVirt {metadata.get('namespace')}/{metadata['name']}"
+        metadata = self.written["metadata"]
+        return f"{self.kind} {metadata.get('namespace')}/{metadata['name']}"
+
+    @property
+    def version(self) -> t.Optional[_kubevirt_gates.Version]:
+        """KubeVirt's version, as its operator has written it; None if it has not."""
+        return _kubevirt_gates.parse((self.kubevirt.get("status") or {}).get("observedKubeVirtVersion"))
+
+    @property
+    def version_shown(self) -> str:
+        return f"KubeVirt {(self.kubevirt.get('status') or {}).get('observedKubeVirtVersion')}"
+
+    def with_answer(self, answer: Object) -> Seen:
+        """The same, with the object as the API server has stored it."""
+        return (
+            dataclasses.replace(self, kubevirt=answer)
+            if self.hco is None
+            else dataclasses.replace(self, hco={"apiVersion": self.api_version, **answer})
+        )
 
 
 def names_in(permitted: t.Optional[Object]) -> t.Set[str]:
-    """All resource names that a list permits, of any kind."""
-    return {raw.get("resourceName", "") for entries in (permitted or {}).values() if isinstance(entries, list) for raw in entries}
+    """All resource names that a list permits, of any kind; an entry that HyperConverged has disabled permits nothing."""
+    lists = [entries for entries in (permitted or {}).values() if isinstance(entries, list)]
+    return {raw.get("resourceName", "") for entries in lists for raw in entries if not raw.get("disabled")}
+
+
+def environment_name(resource_name: str) -> str:
+    """What of a resource name is left in the environment variable by which virt-launcher gets the device (pkg/util/util.go)."""
+    return resource_name.upper().replace("/", "_").replace(".", "_")
 
 
 def handling(seen: Seen) -> str:
@@ -108,13 +153,18 @@ def handling(seen: Seen) -> str:
     return "enabled" if on else "disabled"
 
 
-def has_enabled_field(crd: t.Optional[t.Mapping[str, t.Any]]) -> bool:
-    """Does this CRD of KubeVirt know ``mediatedDevicesConfiguration.enabled`` (KubeVirt 1.8 and newer)? A field that it does not know is pruned."""
+def has_enabled_field(
+    crd: t.Optional[t.Mapping[str, t.Any]], where: t.Sequence[str] = ("configuration",), name: t.Optional[str] = None
+) -> bool:
+    """Does this CRD know ``mediatedDevicesConfiguration.enabled`` (KubeVirt 1.8 and newer)? A field that it does not know is pruned.
+
+    ``where``: keys below ``spec``. ``name``: of the version that is asked for; without it, the one that is stored.
+    """
     for version in ((crd or {}).get("spec") or {}).get("versions") or []:
         node: t.Any = (version.get("schema") or {}).get("openAPIV3Schema") or {}
-        for name in ("spec", "configuration", "mediatedDevicesConfiguration", "enabled"):
-            node = (node.get("properties") or {}).get(name) or {}
-        if version.get("storage") and node:
+        for key in ("spec", *where, "mediatedDevicesConfiguration", "enabled"):
+            node = (node.get("properties") or {}).get(key) or {}
+        if node and (version.get("storage") if name is None else version.get("name") == name):
             return True
     return False
 

@@ -9,12 +9,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _fleet, _kubevirt, _kubevirt_seen
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _fleet, _kubevirt_hco, _kubevirt_request, _kubevirt_seen
 
 API = "/apis/kubevirt.io/v1"
-CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/kubevirts.kubevirt.io"
+_CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+_HCOS = "hyperconvergeds"
 _TYPES = "/apis/instancetype.kubevirt.io/v1beta1"
 
 Object = t.Dict[str, t.Any]
@@ -24,10 +26,11 @@ class Client(_fleet.Client, t.Protocol):
     def find(self, path: str, query: t.Optional[t.Dict[str, str]] = None) -> t.Optional[Object]: ...
 
 
-def path(kubevirt: Object) -> str:
-    """Where a KubeVirt object is."""
-    metadata = kubevirt["metadata"]
-    return f"{API}/namespaces/{metadata['namespace']}/kubevirts/{metadata['name']}"
+def path(seen: _kubevirt_seen.Seen) -> str:
+    """Where the object is that is written."""
+    metadata = seen.written["metadata"]
+    plural = "kubevirts" if seen.hco is None else _HCOS
+    return f"/apis/{seen.api_version}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
 
 
 def kubevirt(client: Client, name: str | None, namespace: str | None) -> Object:
@@ -46,6 +49,19 @@ def kubevirt(client: Client, name: str | None, namespace: str | None) -> Object:
     return all_of_them[0]
 
 
+def hyperconverged(client: Client, kubevirt: Object) -> t.Optional[Object]:
+    """The HyperConverged object that a KubeVirt object is made of; None if there is none, or it is not to be found."""
+    owner = _kubevirt_hco.reference(kubevirt)
+    if owner is None:
+        return None
+    namespace = kubevirt["metadata"]["namespace"]  # an owner with a namespace is in that of what it owns
+    for version in _kubevirt_hco.versions(owner):
+        found = client.find(f"/apis/{_kubevirt_hco.GROUP}/{version}/namespaces/{namespace}/{_HCOS}/{owner.get('name')}")
+        if found is not None:
+            return {**found, "apiVersion": f"{_kubevirt_hco.GROUP}/{version}"}
+    return None
+
+
 def users(client: Client) -> t.Tuple[_kubevirt_seen.User, ...]:
     """Everybody who names a device."""
     types = [
@@ -57,14 +73,24 @@ def users(client: Client) -> t.Tuple[_kubevirt_seen.User, ...]:
     return _kubevirt_seen.users(_fleet.list_if_served(client, _fleet.VMIS) or [], machines, types)
 
 
-def observe(client: Client, request: _kubevirt.Request, name: str | None, namespace: str | None) -> _kubevirt_seen.Seen:
+def _knows_enabled(client: Client, hco: t.Optional[Object]) -> bool:
+    if hco is None:
+        return _kubevirt_seen.has_enabled_field(client.find(f"{_CRDS}/kubevirts.kubevirt.io"))
+    version = _kubevirt_hco.version_of(hco)
+    crd = client.find(f"{_CRDS}/{_HCOS}.{_kubevirt_hco.GROUP}")
+    return _kubevirt_seen.has_enabled_field(crd, _kubevirt_hco.VERSIONS[version], version)
+
+
+def observe(client: Client, request: _kubevirt_request.Request, name: str | None, namespace: str | None) -> _kubevirt_seen.Seen:
     """The KubeVirt object and what the request's decision needs besides."""
     found = kubevirt(client, name, namespace)
-    managed = request.mdev_handling != "unmanaged"
-    configuration = (found.get("spec") or {}).get("configuration") or {}
-    return _kubevirt_seen.Seen(
+    hco = hyperconverged(client, found)
+    seen = _kubevirt_seen.Seen(
         kubevirt=found,
-        has_enabled_field=_kubevirt_seen.has_enabled_field(client.find(CRD)) if managed else False,
-        users=users(client) if _kubevirt.needs_users(request, configuration) else None,
+        has_enabled_field=_knows_enabled(client, hco) if request.mdev_handling != "unmanaged" else False,
         vgpus=_kubevirt_seen.vgpus(client.list("/api/v1/nodes")) if request.mdev_handling == "enabled" else {},
+        hco=hco,
     )
+    if not _kubevirt_request.needs_users(request, seen.configuration):
+        return seen
+    return dataclasses.replace(seen, users=users(client))

@@ -13,13 +13,15 @@ from fake_api import FakeApi, Fault
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _kubevirt
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._kubevirt import Entry, Request
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _kubevirt, _kubevirt_merge, _kubevirt_seen
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._kubevirt_request import Request
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._kubevirt_seen import Entry
 
 PATH = "/apis/kubevirt.io/v1/namespaces/kubevirt/kubevirts/kubevirt"
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/kubevirts.kubevirt.io"
 FOREIGN = {"pciVendorSelector": "8086:1572", "resourceName": "example.com/nic", "externalResourceProvider": True, "note": "kept"}
 A10 = {"selector": "10de:2236", "resource_name": "nvidia.com/GA102GL_A10"}
+A10_RAW = {"pciVendorSelector": "10DE:2236", "resourceName": "nvidia.com/GA102GL_A10", "externalResourceProvider": True}
 VGPU = {"selector": "NVIDIA A10-4Q", "resource_name": "nvidia.com/NVIDIA_A10-4Q"}
 
 # ------------------------------------------------------------------ the merge by itself
@@ -59,17 +61,17 @@ requests = st.builds(
 
 
 def read(after: t.Any) -> list[Entry]:
-    return [_kubevirt.read(kind, raw) for kind, (field, _) in _kubevirt.FIELDS.items() for raw in (after or {}).get(field) or []]
+    return [_kubevirt_seen.read(kind, raw) for kind, (field, _) in _kubevirt_seen.FIELDS.items() for raw in (after or {}).get(field) or []]
 
 
 @given(permitted, requests)
 def test_the_merge_is_idempotent_and_does_what_was_asked(before: t.Any, request: Request) -> None:
     kept = copy.deepcopy(before)
-    after, changes, blockers = _kubevirt.merged(before, request)
+    after, changes, blockers = _kubevirt_merge.merged(before, request)
     assert before == kept  # the input is not touched
     if blockers:
         return  # nothing is written then
-    again, second, _ = _kubevirt.merged(after, request)
+    again, second, _ = _kubevirt_merge.merged(after, request)
     assert (again, second) == (after, [])
     assert (changes == []) == (after == before) or before is None
     keys = [found.key for found in read(after)]
@@ -82,15 +84,15 @@ def test_the_merge_is_idempotent_and_does_what_was_asked(before: t.Any, request:
 
 @given(permitted, requests)
 def test_entries_of_others_keep_their_place_and_spelling(before: t.Any, request: Request) -> None:
-    after, _, _ = _kubevirt.merged(before, request)
+    after, _, _ = _kubevirt_merge.merged(before, request)
     ours = {wanted.key for wanted in request.entries}
 
     def foreign(spec: t.Any) -> list[t.Any]:
         return [
             raw
-            for kind, (field, _) in _kubevirt.FIELDS.items()
+            for kind, (field, _) in _kubevirt_seen.FIELDS.items()
             for raw in (spec or {}).get(field) or []
-            if _kubevirt.read(kind, raw).key not in ours
+            if _kubevirt_seen.read(kind, raw).key not in ours
             and not (request.state == "exact" and raw["resourceName"].startswith("nvidia.com/"))
         ]
 
@@ -100,13 +102,37 @@ def test_entries_of_others_keep_their_place_and_spelling(before: t.Any, request:
         assert after is not None  # a list that goes would permit everything
 
 
+@given(permitted.filter(bool), st.lists(requests, min_size=2, max_size=5))
+def test_no_sequence_of_requests_moves_changes_or_loses_an_entry_of_others(before: t.Any, sequence: list[Request]) -> None:
+    """Others' are: what no request names, and no exact one reaches by its prefix."""
+    named = {wanted.key for request in sequence for wanted in request.entries}
+    reached = any(request.state == "exact" for request in sequence)
+
+    def others(spec: t.Any) -> t.Any:
+        pairs = [
+            (raw, _kubevirt_seen.read(kind, raw)) for kind, (field, _) in _kubevirt_seen.FIELDS.items() for raw in spec.get(field) or []
+        ]
+        return [
+            raw for raw, found in pairs if found.key not in named and not (reached and found.resource_name.startswith("nvidia.com/"))
+        ], spec.get("usb")
+
+    now = before
+    for request in sequence:
+        after, _, blockers = _kubevirt_merge.merged(now, request)
+        if not blockers:  # else nothing is written
+            assert after is not None
+            now = after
+            assert _kubevirt_merge.merged(now, request)[:2] == (now, [])
+        assert others(now) == others(before)
+
+
 def test_an_existing_spelling_is_kept() -> None:
     before = {
         "pciHostDevices": [{"pciVendorSelector": "10de:2236", "resourceName": "nvidia.com/A", "externalResourceProvider": True}],
         "mediatedDevices": [{"mdevNameSelector": "NVIDIA_A10-4Q", "resourceName": "nvidia.com/M", "externalResourceProvider": True}],
     }
     wanted = (Entry("pci", "10DE:2236", "nvidia.com/A"), Entry("mdev", "NVIDIA A10-4Q", "nvidia.com/M"))
-    assert _kubevirt.merged(before, Request(wanted)) == (before, [], [])
+    assert _kubevirt_merge.merged(before, Request(wanted)) == (before, [], [])
 
 
 @pytest.mark.parametrize(
@@ -124,7 +150,7 @@ def test_an_existing_spelling_is_kept() -> None:
     ],
 )
 def test_what_would_break_a_plugin_is_a_blocker(raw: t.Any, wanted: Entry, blocked: bool) -> None:
-    assert bool(_kubevirt.merged(raw, Request((wanted,)))[2]) is blocked
+    assert bool(_kubevirt_merge.merged(raw, Request((wanted,)))[2]) is blocked
 
 
 # ------------------------------------------------------------------ the module
@@ -306,6 +332,13 @@ def test_an_object_that_somebody_else_applies_is_refused_with_the_patch(api: Fak
     kubevirt({"permittedHostDevices": {}}, **metadata)
     result = run_module("kubevirt_permit", {**api.params, "pci_devices": [A10]})
     assert result["failed"] and words in result["msg"] and "10DE:2236" in result["msg"] and api.written == []
+    if words != "HyperConverged hco":  # its own object is not there: tried where it is
+        assert result["patch"] == {
+            "apiVersion": "kubevirt.io/v1",
+            "kind": "KubeVirt",
+            "metadata": {"name": "kubevirt", "namespace": "kubevirt"},
+            "spec": {"configuration": {"permittedHostDevices": {"pciHostDevices": [A10_RAW]}}},
+        }
     assert not run_module("kubevirt_permit", {**api.params, "pci_devices": [], "mdev_handling": "unmanaged"})["failed"]
 
 
@@ -334,6 +367,47 @@ def test_a_planned_name_counts_in_check_mode_only(api: FakeApi, kubevirt, run_mo
 def test_bad_input_is_refused_before_any_request(api: FakeApi, run_module, arguments, words: str) -> None:
     result = run_module("kubevirt_permit", {**api.params, **arguments})
     assert result["failed"] and words in result["msg"] and api.requests == []
+
+
+def test_hyperconvergeds_word_for_a_selector_is_taken_for_kubevirts(api: FakeApi, kubevirt, run_module) -> None:
+    """Kubevirt's definition would prune it, and then miss the selector."""
+    kubevirt({"permittedHostDevices": {}})
+    entry = {"pciDeviceSelector": "10DE:2236", "resourceName": "nvidia.com/GA102GL_A10"}
+    done = run_module("kubevirt_permit", {**api.params, "pci_devices": [entry]})
+    assert not done["failed"] and ["pciVendorSelector" in warning for warning in done["warnings"]] == [True]
+    expected = {"pciVendorSelector": "10DE:2236", "resourceName": "nvidia.com/GA102GL_A10", "externalResourceProvider": True}
+    assert configuration(api)["permittedHostDevices"] == {"pciHostDevices": [expected]}
+
+
+def test_two_names_in_one_variable_are_warned_of(api: FakeApi, kubevirt, run_module) -> None:
+    kubevirt({"permittedHostDevices": {"pciHostDevices": [FOREIGN, {**FOREIGN, "resourceName": "nvidia.com/ga102gl.a10"}]}})
+    done = run_module("kubevirt_permit", {**api.params, "pci_devices": [A10]})
+    assert not done["failed"] and [warning.split(":")[0] for warning in done["warnings"]] == ["device nvidia.com/GA102GL_A10"]
+    assert "nvidia.com/ga102gl.a10" in done["warnings"][0]
+
+
+def test_a_field_that_a_dry_run_loses_fails_check_mode_too(api: FakeApi, kubevirt, run_module) -> None:
+    kubevirt()
+    field_known(api)
+    answer = api._patch
+
+    def pruned(request: t.Any) -> t.Any:
+        status, item = answer(request)
+        item = copy.deepcopy(item)
+        item["spec"]["configuration"].pop("mediatedDevicesConfiguration", None)
+        return status, item
+
+    api._patch = pruned
+    checked = run_module("kubevirt_permit", {**api.params, "mdev_handling": "disabled"}, check=True)
+    assert checked["failed"] and "pruned" in checked["msg"] and api.written == []
+
+
+def test_a_definition_without_an_object_is_said(api: FakeApi, run_module) -> None:
+    api.add(PATH)
+    api.objects.pop(PATH)
+    api._get = lambda request: (200, {"items": [], "metadata": {}})
+    result = run_module("kubevirt_permit", {**api.params, "pci_devices": [A10]})
+    assert result["failed"] and "must have one KubeVirt object, and has: none" in result["msg"]
 
 
 def test_no_kubevirt_and_two_kubevirts_are_named(api: FakeApi, run_module) -> None:

@@ -90,6 +90,8 @@ def test_the_module_shows_all_three_sides_and_only_reads(api: FakeApi, run_modul
         }
     ]
     assert result["kubevirt"]["allow_list"] and result["kubevirt"]["version"] == "v1.7.0"
+    gates = result["kubevirt"]["gates_in_effect"]
+    assert gates["GPU"] and not gates["HostDevices"] and "VGPULiveMigration" not in gates
     assert {request.method for request in api.requests} == {"GET"}
 
 

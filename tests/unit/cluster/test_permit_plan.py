@@ -11,8 +11,8 @@ import typing as t
 import pytest
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _kubevirt
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._kubevirt import Request
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _kubevirt, _kubevirt_request
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._kubevirt_request import Request
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._kubevirt_seen import Entry, Seen, User
 
 GATE = "DisableMDEVConfiguration"
@@ -52,7 +52,7 @@ def permitted(*raw: t.Any) -> dict[str, t.Any]:
     ids=["planned", "planned for real", "bad name", "bad name in exact", "outside", "no prefix", "gate", "no gate"],
 )
 def test_each_thing_wrong_with_a_request_is_said_once(request_: Request, check_mode: bool, targets: list[str]) -> None:
-    assert [blocker.target for blocker in _kubevirt.request_problems(request_, check_mode)] == targets
+    assert [blocker.target for blocker in _kubevirt_request.request_problems(request_, check_mode)] == targets
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_each_thing_wrong_with_a_request_is_said_once(request_: Request, check_m
     ],
 )
 def test_users_are_asked_for_where_somebody_could_be_cut_off(request_: Request, configuration: t.Any, needed: bool) -> None:
-    assert _kubevirt.needs_users(request_, configuration) is needed
+    assert _kubevirt_request.needs_users(request_, configuration) is needed
 
 
 def test_a_request_that_says_nothing_only_adds() -> None:
     request = Request((A10,))
-    assert (request.state, request.in_use) == ("present", "refuse") and not _kubevirt.needs_users(request, permitted())
+    assert (request.state, request.in_use) == ("present", "refuse") and not _kubevirt_request.needs_users(request, permitted())
 
 
 # ------------------------------------------------------------------ entries

@@ -15,8 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _kubevirt, _kubevirt_seen
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._kubevirt import Request
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import (
+    _kubevirt,
+    _kubevirt_merge,
+    _kubevirt_request,
+    _kubevirt_seen,
+)
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._kubevirt_request import Request
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._kubevirt_seen import Entry, Seen, User
 
 PATH = "/apis/kubevirt.io/v1/namespaces/kubevirt/kubevirts/kubevirt"
@@ -38,7 +43,7 @@ def targets(plan: t.Any) -> list[tuple[str, str]]:
 
 def test_exact_keeps_what_may_turn_out_to_be_the_planned_device() -> None:
     permitted = {"pciHostDevices": [A10, {**A10, "pciVendorSelector": "10DE:1EB8", "resourceName": "nvidia.com/TU104GL"}]}
-    after, changes, _ = _kubevirt.merged(permitted, Request((PLANNED,), "exact", "nvidia.com/"))
+    after, changes, _ = _kubevirt_merge.merged(permitted, Request((PLANNED,), "exact", "nvidia.com/"))
     assert [change.target for change in changes] == ["permit pci 10DE:1EB8"]
     assert after == {"pciHostDevices": [A10]}
 
@@ -112,13 +117,13 @@ def test_removing_from_where_no_list_is_makes_none() -> None:
     ],
 )
 def test_a_request_that_would_never_settle_is_refused(request_: Request, words: str) -> None:
-    assert [problem for problem in _kubevirt.request_problems(request_, False) if words in str(problem)]
+    assert [problem for problem in _kubevirt_request.request_problems(request_, False) if words in str(problem)]
 
 
 def test_one_device_in_two_spellings_is_one_entry() -> None:
     request = Request((Entry("pci", "10de:2236", "a.b/C"), Entry("pci", "10DE:2236", "a.b/C")))
-    assert _kubevirt.request_problems(request, False) == []
-    after, changes, _ = _kubevirt.merged({}, request)
+    assert _kubevirt_request.request_problems(request, False) == []
+    after, changes, _ = _kubevirt_merge.merged({}, request)
     assert len(changes) == len((after or {})["pciHostDevices"]) == 1
 
 
@@ -131,7 +136,7 @@ def test_handling_is_as_asked_and_settles(before: list[str], wanted: str, known:
     if known and field is not None:
         configuration["mediatedDevicesConfiguration"] = {"enabled": field}
     request = Request(mdev_handling=wanted, gates_present=tuple(dict.fromkeys(present)))
-    if _kubevirt.request_problems(request, False):
+    if _kubevirt_request.request_problems(request, False):
         return
     start = seen(configuration, has_enabled_field=known)
     plan, body = _kubevirt.make_plan(request, start)
@@ -202,12 +207,24 @@ def test_a_refused_write_changes_nothing_and_says_so(api: FakeApi, kubevirt, run
     assert "Nothing was changed" in result["msg"] and "pruned" not in result["msg"]
 
 
-def test_a_write_that_cannot_be_read_back_is_not_called_nothing(api: FakeApi, kubevirt, run_module) -> None:
+def test_the_answer_to_the_write_is_what_is_read_back(api: FakeApi, kubevirt, run_module) -> None:
     kubevirt({"permittedHostDevices": {}})
     api.faults = [Fault(403, when=lambda request: request.method == "GET" and bool(api.written), reason="Forbidden")]
     result = run_module("kubevirt_permit", {**api.params, **WANTED})
-    assert result["failed"] and result["changed"] and "Nothing was changed" not in result["msg"]
-    assert "could not be read back" in result["msg"]
+    assert not result["failed"] and result["permitted"] == {"pciHostDevices": [A10]}
+
+
+def test_five_hundred_entries_take_one_get_and_one_patch_and_then_one_get(api: FakeApi, kubevirt, run_module) -> None:
+    old = [{**A10, "pciVendorSelector": f"8086:{number:04X}", "resourceName": f"example.com/nic{number}"} for number in range(500)]
+    kubevirt({"permittedHostDevices": {"pciHostDevices": old}})
+    entries = [{"selector": f"10DE:{number:04X}", "resource_name": f"nvidia.com/GPU{number}"} for number in range(500)]
+    done = run_module("kubevirt_permit", {**api.params, "pci_devices": entries})
+    assert not done["failed"] and len(done["changes"]) == 500
+    assert [request.method for request in api.requests] == ["GET", "PATCH"]
+    assert api.objects[PATH]["spec"]["configuration"]["permittedHostDevices"]["pciHostDevices"][:500] == old
+    api.requests.clear()
+    assert not run_module("kubevirt_permit", {**api.params, "pci_devices": entries})["changed"]
+    assert [request.method for request in api.requests] == ["GET"]
 
 
 def test_a_busy_server_is_asked_again(api: FakeApi, kubevirt, run_module) -> None:
