@@ -29,29 +29,10 @@ def check_pci_id(selector: str) -> str:
     return selector
 
 
-def pci_id_key(selector: str) -> str:
-    """What makes two PCI selectors the same one (KubeVirt compares them in lower case); upper case, as its documentation writes them."""
-    return selector.upper()
-
-
 def check_pci_address(address: str) -> str:
     if not _PCI_ADDRESS.fullmatch(address):
         raise ValueError(f"{address!r} is no PCI address: write domain:bus:device.function, such as 0000:41:00.0")
     return address
-
-
-def check_mdev_name(selector: str) -> str:
-    """The name of a mediated-device type, as in ``mdev_supported_types/*/name``."""
-    if not selector or selector != selector.strip():
-        raise ValueError(f"{selector!r} is no type name: it must not be empty, begin or end with a blank")
-    if not selector.isprintable():
-        raise ValueError(f"{selector!r} is no type name: it has characters that cannot be printed")
-    return selector
-
-
-def mdev_name_key(selector: str) -> str:
-    """What makes two selectors of mediated devices the same one: a blank counts as ``_``, case matters."""
-    return selector.replace(" ", "_")
 
 
 def plain_type(name: str) -> str | None:

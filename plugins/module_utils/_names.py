@@ -3,7 +3,7 @@
 
 # PRIVATE to the collection: it can change at any time.
 
-"""Names in a cluster, of workloads, nodes, labels and resources: how they are spelled, and what is wrong with one that is not valid.
+"""Names in a cluster, of workloads, nodes, labels and resources, and selectors of devices: how they are spelled, and what is wrong with one.
 
 The ``check_*`` functions return the name, or raise :class:`ValueError` with a reason that can be shown as it is.
 """
@@ -67,3 +67,22 @@ def check_label_value(value: str) -> str:
             f"{value!r} is no label value: at most 63 letters, digits, '-', '_', '.', with a letter or digit at both ends, or empty"
         )
     return value
+
+
+def pci_id_key(selector: str) -> str:
+    """What makes two PCI selectors the same one (KubeVirt compares them in lower case); upper case, as its documentation writes them."""
+    return selector.upper()
+
+
+def check_mdev_name(selector: str) -> str:
+    """The name of a mediated-device type, as in ``mdev_supported_types/*/name``."""
+    if not selector or selector != selector.strip():
+        raise ValueError(f"{selector!r} is no type name: it must not be empty, begin or end with a blank")
+    if not selector.isprintable():
+        raise ValueError(f"{selector!r} is no type name: it has characters that cannot be printed")
+    return selector
+
+
+def mdev_name_key(selector: str) -> str:
+    """What makes two selectors of mediated devices the same one: a blank counts as ``_``, case matters."""
+    return selector.replace(" ", "_")

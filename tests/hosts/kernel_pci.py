@@ -14,7 +14,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _pci, _vgpu_sysfs
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._holders import Opened
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import KernelTimeout
 from tests.hosts.kernel import ReactingHost, reaction
@@ -51,7 +51,7 @@ def _unbind(host: ReactingHost, match: object, text: str) -> None:
     function = _function(host, text)
     if function.driver != match.group(1):  # type: ignore[attr-defined]
         raise OSError(errno.ENODEV, "")
-    if function.on_vfio and _vgpu_sysfs.holders_of(host, function, Opened(host)):
+    if function.on_vfio and _holders.holders_of(host, function, Opened(host)):
         raise KernelTimeout(match.group(0), "no answer from the kernel; it may still do what was asked")  # type: ignore[attr-defined]
     leave(host, function)
 

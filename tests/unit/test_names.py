@@ -20,7 +20,7 @@ TYPES = Path(__file__).parent / "vgpu" / "vgpu_types.json"
         (_names.check_workload, ["container", "vm-vgpu"], ["vm", "", "Container"]),
         (_device_names.check_pci_id, ["10DE:2236", "10de:25b6"], ["10de", "0x10de:2236", "10de:*", " 10de:2236", "10de:2236\n", ""]),
         (_device_names.check_pci_address, ["0000:41:00.0"], ["41:00.0", "0000:41:00.8", "0000:41:00.0\n"]),
-        (_device_names.check_mdev_name, ["NVIDIA A10-4Q", "nvidia-592"], ["", " NVIDIA A10-4Q", "NVIDIA A10-4Q ", "a\nb"]),
+        (_names.check_mdev_name, ["NVIDIA A10-4Q", "nvidia-592"], ["", " NVIDIA A10-4Q", "NVIDIA A10-4Q ", "a\nb"]),
         (
             _names.check_resource_name,
             ["nvidia.com/GA102GL_A10", "nvidia.com/NVIDIA_A10-4Q", "devices.example.org/x"],
@@ -70,6 +70,6 @@ def test_every_type_of_the_data_is_its_own_plain_type() -> None:
 
 
 def test_keys_follow_kubevirts_comparison() -> None:
-    assert _device_names.pci_id_key("10de:25b6") == _device_names.pci_id_key("10DE:25B6")
-    assert _device_names.mdev_name_key("NVIDIA A10-4Q") == _device_names.mdev_name_key("NVIDIA_A10-4Q")
-    assert _device_names.mdev_name_key("NVIDIA a10-4q") != _device_names.mdev_name_key("NVIDIA A10-4Q")
+    assert _names.pci_id_key("10de:25b6") == _names.pci_id_key("10DE:25B6")
+    assert _names.mdev_name_key("NVIDIA A10-4Q") == _names.mdev_name_key("NVIDIA_A10-4Q")
+    assert _names.mdev_name_key("NVIDIA a10-4q") != _names.mdev_name_key("NVIDIA A10-4Q")

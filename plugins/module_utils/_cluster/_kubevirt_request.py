@@ -42,7 +42,7 @@ def request_problems(request: Request, check_mode: bool) -> t.List[Blocker]:
     found = []
     for entry in request.entries:
         try:
-            (_device_names.check_pci_id if entry.kind == "pci" else _device_names.check_mdev_name)(entry.selector)
+            (_device_names.check_pci_id if entry.kind == "pci" else _names.check_mdev_name)(entry.selector)
             if not (check_mode and entry.planned):
                 _names.check_resource_name(entry.resource_name)
         except ValueError as error:

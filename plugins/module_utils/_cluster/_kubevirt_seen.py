@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names, _names
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _kubevirt_gates, _kubevirt_hco
 
@@ -43,11 +43,11 @@ class Entry:
 
     @property
     def shown_selector(self) -> str:
-        return _device_names.pci_id_key(self.selector) if self.kind == "pci" else self.selector
+        return _names.pci_id_key(self.selector) if self.kind == "pci" else self.selector
 
     @property
     def same_device(self) -> t.Tuple[str, str]:
-        key = _device_names.pci_id_key(self.selector) if self.kind == "pci" else _device_names.mdev_name_key(self.selector)
+        key = _names.pci_id_key(self.selector) if self.kind == "pci" else _names.mdev_name_key(self.selector)
         return self.kind, key
 
     @property

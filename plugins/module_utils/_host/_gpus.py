@@ -9,7 +9,7 @@ import re
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import GPU_CLASSES, NVIDIA, plain_type
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci, _vgpu_sysfs
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import NVSWITCH_CLASS, Function
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._system import Facts, Unknown
@@ -23,7 +23,7 @@ def gpus(host: Host, found: t.Sequence[Function], unknown: Unknown) -> t.List[Fa
     opened = _holders.Opened(host)
     if opened.unknown is not None:
         unknown.reasons["gpus.users"] = opened.unknown
-    made = _vgpu_sysfs.mdevs(host)
+    made = _pci.mdevs(host)
     facts = []
     for function in found:
         if not function.is_gpu:
@@ -115,7 +115,7 @@ def _vgpu(
         types: t.Dict[str, Facts] = {}
         active = []
         for parent in vendor:
-            for number, name in _vgpu_sysfs.creatable(host.quiet(f"{parent.path}/nvidia/creatable_vgpu_types") or ""):
+            for number, name in _pci.creatable(host.quiet(f"{parent.path}/nvidia/creatable_vgpu_types") or ""):
                 entry = types.setdefault(number, {"id": number, "name": name, "plain": plain_type(name), "available": 0})
                 entry["available"] += 1
             current = host.quiet(f"{parent.path}/nvidia/current_vgpu_type")
@@ -140,7 +140,7 @@ def _vgpu(
             if parent in addresses
         ]  # fmt: skip
         return {"backend": "mdev", "why": None, "types": list(types.values()), "active": active}
-    return {"backend": "none", "why": _vgpu_sysfs.no_backend(function, virtual), "types": [], "active": []}
+    return {"backend": "none", "why": _pci.no_backend(function, virtual), "types": [], "active": []}
 
 
 def _mig(host: Host, minor: int | None, unknown: Unknown, address: str) -> Facts:
@@ -157,7 +157,7 @@ def users(host: Host, function: Function, virtual: t.Sequence[Function], opened:
     """Who holds a GPU, one of its virtual functions or a vGPU on one of them; None if that is unknown."""
     found: t.List[_holders.Holder] = []
     for part in (function, *virtual):
-        holders = _vgpu_sysfs.holders_of(host, part, opened)
+        holders = _holders.holders_of(host, part, opened)
         if holders is None:
             return None
         found += holders

@@ -14,6 +14,7 @@ import dataclasses
 import re
 import typing as t
 
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _pci
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 
 #: Directories of a device in which its nodes have a ``dev`` file, and how deep below.
@@ -124,6 +125,14 @@ def nvidia_minor(host: Host, address: str) -> t.Optional[int]:
     text = host.quiet(f"/proc/driver/nvidia/gpus/{address}/information") or ""
     match = re.search(r"^Device Minor:\s*(\d+)", text, re.MULTILINE)
     return int(match.group(1)) if match else None
+
+
+def holders_of(host: Host, function: _pci.Function, opened: Opened) -> t.Optional[t.List[Holder]]:
+    """Who holds one function, or a mediated device on it; None if that is unknown."""
+    found = nodes(host, function.path, function.group, function.address if function.parent is None else None)
+    for uuid in _pci.mdevs_on(host, function):
+        found.update(nodes(host, f"{function.path}/{uuid}", _pci.link_name(host, f"{function.path}/{uuid}/iommu_group")))
+    return opened.of(found, vfio=function.on_vfio)
 
 
 def is_qemu(comm: str) -> bool:

@@ -10,7 +10,7 @@ import time
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _kernel_log, _pci, _sriov, _vgpu_sysfs
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _kernel_log, _pci, _sriov
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sriov import Physical, Virtual
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError, KernelError, KernelTimeout
@@ -37,7 +37,7 @@ class SriovHost:
         functions = _pci.functions(self._host)
         opened = _holders.Opened(self._host)
         mdevs: t.Dict[str, str] = {}
-        for uuid, parent, _kind in _vgpu_sysfs.mdevs(self._host):
+        for uuid, parent, _kind in _pci.mdevs(self._host):
             mdevs.setdefault(parent, uuid)
         return {f.address: self._physical(f, functions, mdevs, opened) for f in functions if f.address in addresses}
 
@@ -78,7 +78,7 @@ class SriovHost:
         return None if number in (None, "", "0") else f"of type {number}"
 
     def _held(self, function: _pci.Function, opened: _holders.Opened) -> t.Optional[t.Tuple[_holders.Holder, ...]]:
-        held = _vgpu_sysfs.holders_of(self._host, function, opened)
+        held = _holders.holders_of(self._host, function, opened)
         return None if held is None else tuple(held)
 
     # Acting

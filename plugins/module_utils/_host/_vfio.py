@@ -17,7 +17,6 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _modalias,
     _pci,
     _usage,
-    _vgpu_sysfs,
 )
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
@@ -168,7 +167,7 @@ class Holding:
 
     def of(self, function: Function) -> t.Optional[t.List[_holders.Holder]]:
         """Who holds a function, through any device node below it; None if that is unknown."""
-        found = _vgpu_sysfs.holders_of(self._host, function, self._opened)
+        found = _holders.holders_of(self._host, function, self._opened)
         more = self._opened.of(self._nodes.below(function.path))
         if found is None or more is None:
             return None
@@ -207,7 +206,7 @@ class _Look:
             override=None if override in (None, "", "(null)") else override,
             boot_vga=host.quiet(f"{path}/boot_vga") == "1",
             virtual=max(self._virtual.count(function.address), int(numvfs) if numvfs.isdigit() else 0),
-            vgpus=_vgpu_sysfs.vgpus_on(host, function),
+            vgpus=_pci.vgpus_on(host, function),
             holders=None if held is None else tuple(held),
             uses=() if function.is_bridge else tuple(self._usage.of(function)),
             elsewhere=tuple(self._others.of(function, subsystem)),

@@ -12,12 +12,11 @@ import time
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci, _vgpu_plan, _vgpu_sysfs
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci, _vgpu_plan
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._mdev import Mdev
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError, KernelError, KernelTimeout
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vendor_vfio import VendorVfio
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Backend, Gpu, Vgpu
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Gpu, Vgpu
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu_backends import Backend, Mdev, VendorVfio
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu_wish import GpuName
 
 NVIDIA_SMI = "nvidia-smi"
@@ -47,7 +46,7 @@ class VgpuHost:
         self._timeout = timeout
         self._asked = backend
         self._vendor = VendorVfio(host, timeout)
-        self._backends: t.Dict[str, t.Union[Mdev, VendorVfio]] = {"vendor_vfio": self._vendor, "mdev": Mdev(host, timeout)}
+        self._backends: t.Dict[str, Backend] = {"vendor_vfio": self._vendor, "mdev": Mdev(host, timeout)}
         self._of: t.Dict[str, str] = {}  # GPU -> backend
         self.failed: t.Set[str] = set()
 
@@ -91,7 +90,7 @@ class VgpuHost:
             return self._with_backend(
                 Gpu(function.address, name, function.driver, kind, None, tuple(parents), one_each), backend, opened, function
             )
-        return Gpu(function.address, name, function.driver, None, _vgpu_sysfs.no_backend(function, virtual))
+        return Gpu(function.address, name, function.driver, None, _pci.no_backend(function, virtual))
 
     def _with_backend(self, gpu: Gpu, backend: Backend, opened: _holders.Opened, function: _pci.Function) -> Gpu:
         vgpus = backend.vgpus(gpu.parents)

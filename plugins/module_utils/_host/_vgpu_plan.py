@@ -13,12 +13,11 @@ import typing as t
 import uuid
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY, Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _mdev, _vgpu_room, _vgpu_wish
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Gpu, Vgpu, VgpuType, size_mib
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _vgpu_backends, _vgpu_wish
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Gpu, Placed, Vgpu, VgpuType, size_mib, verdict
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu_wish import TypeWish, Wish
 
 CREATE, REMOVE, SET = "create", "remove", "set"
-Placed = t.Tuple[VgpuType, t.Optional[int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +164,7 @@ def _forbidden(gpu: Gpu, parts: Sorted, wish: Wish) -> t.List[Blocker]:
     if len(sizes) > 1 and wish.mixed_size != "on" and not (wish.mixed_size == "unmanaged" and gpu.mixed):
         names = ", ".join(sorted({kind.name for kind, _place in final}))
         return [_stop(gpu, f"it would have types of different sizes ({names}) outside mixed-size mode", "Use one size, or mixed_size: on")]
-    judged = _vgpu_room.verdict(gpu, final)
+    judged = verdict(gpu, final)
     if judged.fits is False:
         return [_stop(gpu, f"that does not fit: {judged.why}", "Lower the counts")]
     if judged.fits is None and parts.remove:
@@ -218,9 +217,9 @@ def _creations(gpu: Gpu, parts: Sorted, rules: Rules) -> t.List[Change]:
 
 def _first_free(space: uuid.UUID, parent: str, name: str, devices: t.Container[str]) -> str:
     ordinal = 0
-    while _mdev.identity(space, parent, name, ordinal) in devices:
+    while _vgpu_backends.identity(space, parent, name, ordinal) in devices:
         ordinal += 1
-    return _mdev.identity(space, parent, name, ordinal)
+    return _vgpu_backends.identity(space, parent, name, ordinal)
 
 
 def planned(wish: Wish, vfs: int) -> Plan:

@@ -11,9 +11,9 @@ import typing as t
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import plain_type
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
-    _mdev,
     _owners,
     _persist,
+    _vgpu_backends,
     _vgpu_host,
     _vgpu_plan,
     _vgpu_wish,
@@ -59,7 +59,7 @@ class Run:
         self._rules = _vgpu_plan.Rules(
             waits=options.waits and options.checks,
             asks_driver=commands.can_run,
-            space=_mdev.namespace(machine) if len(machine) == 32 else None,
+            space=_vgpu_backends.namespace(machine) if len(machine) == 32 else None,
         )
 
     def select(self, gpus: t.Sequence[t.Mapping[str, t.Any]], state: str, mixed_size: str) -> t.List[Blocker]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _at_boot, _mdev, _vgpu_plan, _vgpu_wish
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _at_boot, _vgpu_backends, _vgpu_plan, _vgpu_wish
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._at_boot import WRITE, Missing, made
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._persist import Entry
@@ -25,7 +25,7 @@ def main(arguments: t.Sequence[str]) -> int:
 def make(host: Host, commands: Commands, entries: t.Mapping[str, Entry]) -> Missing:
     """Make the vGPUs of these entries, by the address of the GPU; what is missing then."""
     machine = (host.read_text("/etc/machine-id") or "").strip()
-    rules = _vgpu_plan.Rules(waits=False, asks_driver=commands.can_run, space=_mdev.namespace(machine) if machine else None)
+    rules = _vgpu_plan.Rules(waits=False, asks_driver=commands.can_run, space=_vgpu_backends.namespace(machine) if machine else None)
     found: Missing = []
     for backend in sorted({entry["backend"] for entry in entries.values()}):
         vgpus = VgpuHost(host, commands, WRITE, backend)

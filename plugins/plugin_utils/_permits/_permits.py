@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names, _names
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents._intents import Problem
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _catalogue
@@ -72,12 +72,12 @@ def permitted_devices(intents: t.Iterable[Facts], nodes: t.Iterable[Facts] = (),
 
 def _planned(intent: Facts) -> list[tuple[str, str, str]]:
     if intent["workload"] == "vm-passthrough":
-        return [("pci", _device_names.pci_id_key(pci), KNOWN_AFTER_APPLY) for pci in dict.fromkeys(gpu["pci"] for gpu in intent["gpus"])]
+        return [("pci", _names.pci_id_key(pci), KNOWN_AFTER_APPLY) for pci in dict.fromkeys(gpu["pci"] for gpu in intent["gpus"])]
     entries = []
     for expected in intent["expect"]:
         selector = _selector(intent, expected["vgpu_type"])
         # The plugin makes the name from the type's: blanks become underscores.
-        name = f"nvidia.com/{_device_names.mdev_name_key(selector)}" if selector else KNOWN_AFTER_APPLY
+        name = f"nvidia.com/{_names.mdev_name_key(selector)}" if selector else KNOWN_AFTER_APPLY
         entries.append(("mdev", selector or expected["vgpu_type"], name))
     return entries
 
@@ -103,7 +103,7 @@ def _advertised(intent: Facts, node: Facts, blockers: list[Problem]) -> list[tup
             if plain:
                 # KubeVirt takes a blank for an underscore. A spelling that differs in more than that would be another device.
                 advertised, selector = name.partition("/")[2], _selector(intent, plain)
-                same = selector is not None and _device_names.mdev_name_key(selector) == advertised
+                same = selector is not None and _names.mdev_name_key(selector) == advertised
                 entries.append(("mdev", selector if selector and same else advertised, name))
         return entries or _nothing(intent, blockers)
     whole = [name for name in resources if not _device_names.plain_type(name)]
@@ -112,13 +112,13 @@ def _advertised(intent: Facts, node: Facts, blockers: list[Problem]) -> list[tup
         return _nothing(intent, blockers)
     if len(ids) == 1:
         return (
-            [("pci", _device_names.pci_id_key(ids[0]), name) for name in whole[:1]]
+            [("pci", _names.pci_id_key(ids[0]), name) for name in whole[:1]]
             if len(whole) <= 1
             else _ambiguous(intent, ids, whole, blockers)
         )
     # Several models: names tell them apart where they are known, counts where they differ.
-    entries = [("pci", _device_names.pci_id_key(pci), name) for pci in ids for name in whole if _named(pci, name)]
-    ids = [pci for pci in ids if ("pci", _device_names.pci_id_key(pci)) not in {entry[:2] for entry in entries}]
+    entries = [("pci", _names.pci_id_key(pci), name) for pci in ids for name in whole if _named(pci, name)]
+    ids = [pci for pci in ids if ("pci", _names.pci_id_key(pci)) not in {entry[:2] for entry in entries}]
     whole = [name for name in whole if name not in {entry[2] for entry in entries}]
     for pci in ids:
         count = sum(gpu["pci"] == pci for gpu in intent["gpus"])
@@ -126,7 +126,7 @@ def _advertised(intent: Facts, node: Facts, blockers: list[Problem]) -> list[tup
         rivals = [other for other in ids if other != pci and sum(gpu["pci"] == other for gpu in intent["gpus"]) == count]
         if len(fitting) != 1 or rivals:
             return _ambiguous(intent, ids, whole, blockers)
-        entries.append(("pci", _device_names.pci_id_key(pci), fitting[0]))
+        entries.append(("pci", _names.pci_id_key(pci), fitting[0]))
     return entries
 
 

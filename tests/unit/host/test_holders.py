@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci, _system, _vgpu_sysfs
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci, _system
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._holders import Opened
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
 from tests.hosts import tree
@@ -34,7 +34,7 @@ def opens(host: Host, pid: int, name: str, comm: str = "qemu-system-x86", cmdlin
 
 def holders(host: Host, address: str = GPU) -> list[_holders.Holder] | None:
     function = next(f for f in _pci.functions(host) if f.address == address)
-    return _vgpu_sysfs.holders_of(host, function, Opened(host))
+    return _holders.holders_of(host, function, Opened(host))
 
 
 def group(host: Host, address: str = GPU) -> str:
@@ -90,8 +90,8 @@ def test_a_vgpu_on_a_function_counts_as_the_function_s(tmp_path: Path) -> None:
     gpu = tree.Gpu(GPU, driver="nvidia", vfs=2, active={0: 593})
     tree.build(tmp_path / "host", tree.HostSpec([gpu], cmdline="intel_iommu=on"))
     host = Host(str(tmp_path / "host"))
-    vf = next(f for f in _pci.functions(host) if f.parent == GPU and any(map(_vgpu_sysfs._UUID.fullmatch, host.names(f.path))))
-    uuid = next(name for name in host.names(vf.path) if _vgpu_sysfs._UUID.fullmatch(name))
+    vf = next(f for f in _pci.functions(host) if f.parent == GPU and _pci.mdevs_on(host, f))
+    uuid = _pci.mdevs_on(host, vf)[0]
     group = os.path.basename(host.link(f"{vf.path}/{uuid}/iommu_group") or "")
     opens(host, 4711, f"/dev/vfio/{group}", comm="qemu-kvm")
     assert [holder.pid for holder in holders(host, vf.address) or []] == [4711]

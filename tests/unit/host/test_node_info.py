@@ -18,7 +18,6 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _node,
     _pci,
     _system,
-    _vgpu_sysfs,
 )
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 from tests.hosts import kernel_vgpu, tree
@@ -353,7 +352,7 @@ def test_what_is_a_vm(comm: str, expected: bool) -> None:
 
 
 def test_the_drivers_list_of_creatable_types_is_read_without_its_heading() -> None:
-    assert _vgpu_sysfs.creatable("ID    : vGPU Name\n1561  : NVIDIA RTX Pro 6000 Blackwell DC-1-24Q\n 592 : NVIDIA A10-4Q\n\n") == [
+    assert _pci.creatable("ID    : vGPU Name\n1561  : NVIDIA RTX Pro 6000 Blackwell DC-1-24Q\n 592 : NVIDIA A10-4Q\n\n") == [
         ("1561", "NVIDIA RTX Pro 6000 Blackwell DC-1-24Q"),
         ("592", "NVIDIA A10-4Q"),
     ]

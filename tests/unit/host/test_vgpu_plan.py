@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _commands, _mdev, _vgpu_plan, _vgpu_room, _vgpu_wish
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _commands, _vgpu, _vgpu_backends, _vgpu_plan, _vgpu_wish
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._holders import Holder
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import KernelError
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Gpu, Vgpu, VgpuType, size_mib
@@ -23,7 +23,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu_wish
 from tests.hosts import kernel_vgpu, tree
 from tests.hosts.vgpu_node import A, Node, build, gpu, said
 
-SPACE = _mdev.namespace("0123456789abcdef0123456789abcdef")
+SPACE = _vgpu_backends.namespace("0123456789abcdef0123456789abcdef")
 RULES = _vgpu_plan.Rules(waits=False, asks_driver=True, space=SPACE)
 PARENTS = tuple(f"0000:41:{number >> 3:02x}.{number & 7}" for number in range(4, 12))
 TYPES = {name.partition(" ")[2]: VgpuType(f"nvidia-{n}", name, size_mib(name), most) for n, (name, most) in tree.A10_TYPES.items()}
@@ -217,7 +217,7 @@ def test_the_number_of_equal_vgpus_is_that_of_nvidia_s_tables_for_every_type_on_
         for kind in sliced:
             wanted = next(known for known in types if known.name == kind["name"])
             for count, fits in ((kind["max_equal_size"], True), (kind["max_equal_size"] + 1, False)):
-                assert _vgpu_room.verdict(empty, [(wanted, None)] * count).fits is fits, (family["family"], kind["name"], count)
+                assert _vgpu.verdict(empty, [(wanted, None)] * count).fits is fits, (family["family"], kind["name"], count)
             checked += 1
     assert checked > 500
 
@@ -233,7 +233,7 @@ def test_the_number_of_equal_vgpus_is_that_of_nvidia_s_tables_for_every_type_on_
     ],
 )
 def test_a_mix_is_proven_by_its_places_only(mix: list[tuple[str, int | None]], fits: bool | None) -> None:
-    assert _vgpu_room.verdict(made([]), [(TYPES[name], place) for name, place in mix]).fits is fits
+    assert _vgpu.verdict(made([]), [(TYPES[name], place) for name, place in mix]).fits is fits
 
 
 def test_a_mix_whose_places_are_given_may_replace_what_is_there() -> None:
@@ -288,7 +288,8 @@ def test_each_new_vgpu_gets_the_next_free_function(backend: str) -> None:
     afters = [change.after for change in plan.changes]
     assert [after["parent"] for after in afters] == [PARENTS[0], PARENTS[2], PARENTS[3]]
     devices = [
-        after["parent"] if backend == "vendor_vfio" else _mdev.identity(SPACE, after["parent"], "NVIDIA A10-4Q", 0) for after in afters
+        after["parent"] if backend == "vendor_vfio" else _vgpu_backends.identity(SPACE, after["parent"], "NVIDIA A10-4Q", 0)
+        for after in afters
     ]
     assert [after["device"] for after in afters] == devices and {change.action for change in plan.changes} == {"create"}
     assert {change.reason for change in plan.changes} == {"A10-4Q is wanted"}
@@ -415,7 +416,7 @@ def test_the_double_answers_as_the_kernel_was_measured(tmp_path: Path, reacting:
     build(tmp_path / "host")
     host = reacting("mdev_create", str(tmp_path / "host"))
     types = f"/sys/bus/pci/devices/{A}/virtfn0/mdev_supported_types"
-    device = _mdev.identity(SPACE, "a", "b", 0)
+    device = _vgpu_backends.identity(SPACE, "a", "b", 0)
 
     def available(number: int, kind: int) -> str:
         path = f"/sys/bus/pci/devices/{A}/virtfn{number}/mdev_supported_types/nvidia-{kind}/available_instances"
@@ -429,7 +430,7 @@ def test_the_double_answers_as_the_kernel_was_measured(tmp_path: Path, reacting:
     assert answer(f"{types}/nvidia-593/create", "no uuid") == errno.EINVAL
     host.write_kernel(f"{types}/nvidia-593/create", device)
     assert answer(f"/sys/bus/pci/devices/{A}/virtfn1/mdev_supported_types/nvidia-593/create", device) == errno.EEXIST
-    other = _mdev.identity(SPACE, "a", "b", 1)
+    other = _vgpu_backends.identity(SPACE, "a", "b", 1)
     assert answer(f"{types}/nvidia-593/create", other) == errno.ENOSPC
     assert answer(f"/sys/bus/pci/devices/{A}/virtfn1/mdev_supported_types/nvidia-595/create", other) == errno.ENOSPC
     assert [available(0, 593), available(1, 593), available(1, 595)] == ["0", "1", "0"]
