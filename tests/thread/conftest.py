@@ -22,6 +22,8 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[2]
 LAB_DIR = Path(os.environ.get("GPUFLEET_LAB_DIR") or CHECKOUT / ".lab")
 INVENTORY = CHECKOUT / "inventories" / "lab"
+#: For :meth:`Lab.play`: with the table of failures at the end, as the repository's ansible.cfg has it.
+SUMMED_UP = {"ANSIBLE_CALLBACKS_ENABLED": "record,gpufleet.kubevirt.failure_summary"}
 #: Actions that Ansible carries out on the controller without a connection to the host.
 CONTROLLER_ONLY = {
     "ansible.builtin." + name

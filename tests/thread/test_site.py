@@ -17,11 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import CHECKOUT, Lab, Run
+from .conftest import CHECKOUT, SUMMED_UP, Lab, Run
 
 REFUSED = "gpu-refused-0"
 STRANGER = "gpu-stranger-0"
 GOOD = ["gpu-container-0", "gpu-passthrough-0", "gpu-passthrough-1", "gpu-vgpu-0"]
+REPORT = CHECKOUT / "gpufleet-report" / "fleet.json"
 MUTATING = {"create", "update", "patch", "delete", "deletecollection"}
 #: Requests that are writes by their verb only: asking what one may do, and who one is.
 REVIEWS = {"selfsubjectaccessreviews", "selfsubjectrulesreviews", "subjectaccessreviews", "selfsubjectreviews"}
@@ -101,7 +102,8 @@ def test_check_mode_leaves_host_trees_byte_identical(checked: Checked) -> None:
 
 @pytest.fixture(scope="session")
 def limited_fresh(lab: Lab, checked: Checked) -> Run:
-    return lab.play("site.yml", "--limit", "gpu-container-0")
+    REPORT.unlink(missing_ok=True)
+    return lab.play("site.yml", "--limit", "gpu-container-0", env=SUMMED_UP)
 
 
 def test_a_limited_run_on_a_fresh_lab_ends_before_helm_and_names_the_undecided(lab: Lab, limited_fresh: Run) -> None:
@@ -111,6 +113,14 @@ def test_a_limited_run_on_a_fresh_lab_ends_before_helm_and_names_the_undecided(l
         assert node in message
     assert "gpu-container-0" not in message
     assert lab.kubectl("get", "secrets", "-A", "-l", "owner=helm")["items"] == []
+
+
+def test_a_run_whose_cluster_play_failed_writes_its_report_all_the_same(limited_fresh: Run) -> None:
+    assert limited_fresh.rc == 2
+    states = {node["name"]: node["state"] for node in json.loads(REPORT.read_text(encoding="utf-8"))["nodes"]}
+    assert states["gpu-container-0"] == "drift"
+    assert states[STRANGER] == "undecided"
+    assert "FAILURE SUMMARY: 1 problem on 1 of 1 host" in limited_fresh.output
 
 
 def test_a_limited_run_on_a_fresh_lab_labels_only_its_host(lab: Lab, limited_fresh: Run) -> None:
@@ -155,7 +165,7 @@ def test_the_refused_host_is_told_why(first: Run) -> None:
     ],
 )
 def test_nodes_advertise_what_was_planned(lab: Lab, first: Run, node: str, expected: dict[str, int]) -> None:
-    report = json.loads((CHECKOUT / "gpufleet-report" / "fleet.json").read_text(encoding="utf-8"))
+    report = json.loads(REPORT.read_text(encoding="utf-8"))
     reported = {entry["name"]: entry["allocatable"] for entry in report["nodes"]}
     assert reported[node] == expected
     if node != REFUSED:  # mended in a later chapter

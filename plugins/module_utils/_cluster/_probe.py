@@ -5,7 +5,7 @@
 # Note that this module util is PRIVATE to the collection. It can have breaking changes at any time.
 # Do not use this from other collections or standalone plugins/modules!
 
-"""Throwaway VMs that prove a device: what they look like, and what their state says."""
+"""Throwaway VMs and pods that prove a device: what they look like, and what their state says."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import typing as t
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._operands import Object
 
 LABEL = "gpufleet.kubevirt/probe"
+#: Kind of a probe -> the value of its label.
+VALUES = {"vm": "true", "pod": "pod"}
 NAMESPACE_NOTE = "gpufleet.kubevirt/made-for-probes"
 HOSTNAME = "kubernetes.io/hostname"
 _NOT_PERMITTED = "not permitted in permittedHostDevices"
@@ -24,19 +26,33 @@ PERMIT_SECONDS = 15.0
 BOUND_SECONDS = 20.0
 
 
+#: GPU nodes are often kept for those who want a GPU by a taint of this key; NVIDIA's own operands tolerate it, too.
+_TOLERATIONS = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+
+
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """One device to prove. ``expect`` is ``scheduled`` (a VM with it gets a place) or ``denied`` (KubeVirt refuses it)."""
+    """One device to prove. ``expect`` is ``scheduled`` (who asks for it gets a place) or ``denied`` (KubeVirt refuses it).
+    ``kind`` is who asks: a ``vm``, or a ``pod`` where the device is for containers."""
 
     resource: str
     node: t.Optional[str]
     expect: str
+    kind: str = "vm"
+
+    @property
+    def asker(self) -> str:
+        return "a VM" if self.kind == "vm" else "a pod"
+
+    def __str__(self) -> str:
+        where = f"on node {self.node}" if self.node else "on any node"
+        return f"{self.resource} with {self.asker} {where}" + (", which must be refused" if self.expect == "denied" else "")
 
 
 @dataclasses.dataclass(frozen=True)
 class Fleet:
     """``nodes`` as gpu_fleet_info has them; ``hostnames``: node -> its label ``kubernetes.io/hostname``;
-    ``permitted``: resource names of KubeVirt's allow list, None if there is no list."""
+    ``permitted``: resource names of KubeVirt's allow list, None if there is no list, empty if there is no KubeVirt."""
 
     nodes: t.Sequence[Object] = ()
     hostnames: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -70,15 +86,45 @@ def instance(probe: Probe, name: str, memory: str, hostnames: t.Mapping[str, str
             "resources": {"requests": {"memory": memory}},
         },
         "networks": [],
+        "tolerations": _TOLERATIONS,
+        **_selector(probe, hostnames),
     }
-    if probe.node:
-        spec["nodeSelector"] = {HOSTNAME: hostnames.get(probe.node, probe.node)}
     return {
         "apiVersion": "kubevirt.io/v1",
         "kind": "VirtualMachineInstance",
-        "metadata": {"name": name, "labels": {LABEL: "true"}},
+        "metadata": {"name": name, "labels": {LABEL: VALUES["vm"]}},
         "spec": spec,
     }
+
+
+def pod(probe: Probe, name: str, image: str, hostnames: t.Mapping[str, str]) -> Object:
+    """A pod that asks for one device and does nothing with it. The pod security standard ``restricted`` admits it."""
+    container: Object = {
+        "name": "probe",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "resources": {"limits": {probe.resource: "1"}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {LABEL: VALUES["pod"]}},
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "runAsUser": 65534, "seccompProfile": {"type": "RuntimeDefault"}},
+            "tolerations": _TOLERATIONS,
+            "containers": [container],
+            **_selector(probe, hostnames),
+        },
+    }
+
+
+def _selector(probe: Probe, hostnames: t.Mapping[str, str]) -> Object:
+    """By label, not by name: so the scheduler decides, which is part of what is proven."""
+    return {"nodeSelector": {HOSTNAME: hostnames.get(probe.node, probe.node)}} if probe.node else {}
 
 
 def free(probe: Probe, nodes: t.Iterable[Object]) -> t.Tuple[int, int, t.List[str]]:
@@ -97,21 +143,26 @@ def free(probe: Probe, nodes: t.Iterable[Object]) -> t.Tuple[int, int, t.List[st
 
 
 def before(probe: Probe, fleet: Fleet) -> t.Optional[Verdict]:
-    """What can be said without a VM: a device that nobody advertises, or that is all in use. None: a VM is needed."""
-    if probe.node is not None and all(node["name"] != probe.node for node in fleet.nodes):
+    """What can be said without trying: a device that KubeVirt's list lacks, that nobody advertises, or that is all in use. None: try it."""
+    found = next((node for node in fleet.nodes if node["name"] == probe.node), None)
+    if probe.node is not None and found is None:
         return Verdict("failed", f"{probe.resource}: there is no node {probe.node}")
     if probe.expect == "denied":
         if fleet.permitted is None:
             return Verdict("failed", f"{probe.resource}: KubeVirt has no list of permitted devices, so it refuses none")
         return None
+    if probe.kind == "vm" and fleet.permitted is not None and probe.resource not in fleet.permitted:
+        return Verdict("denied", f"{probe.resource}: KubeVirt does not permit it; {_remedy(probe, fleet)}")
     left, total, who = free(probe, fleet.nodes)
     where = f"node {probe.node}" if probe.node else "any node"
     if total == 0:
         return Verdict("failed", f"{probe.resource}: not advertised by {where}; {advertised(fleet.nodes)}")
     if left == 0:
         return Verdict(
-            "not tested", f"{probe.resource}: all {total} on {where} are in use by {', '.join(who)}, so no VM was started", probe.node
+            "not tested", f"{probe.resource}: all {total} on {where} are in use by {', '.join(who)}, so nothing was started", probe.node
         )
+    if found is not None and not found["schedulable"]:
+        return Verdict("not tested", f"{probe.resource}: node {probe.node} is cordoned, so nothing was started", probe.node)
     return None
 
 
@@ -144,13 +195,48 @@ def judge(probe: Probe, vmi: t.Optional[Object], pod: t.Optional[Object], fleet:
     return Verdict("waiting", f"{probe.resource}: {why_waiting(vmi, pod, fleet)}", node)
 
 
+def judge_pod(probe: Probe, found: t.Optional[Object]) -> Verdict:
+    """What a pod's state says now."""
+    if found is None:
+        return Verdict("failed", f"{probe.resource}: the pod went away while we looked; somebody else deleted it")
+    status = found.get("status") or {}
+    node, phase = (found.get("spec") or {}).get("nodeName"), status.get("phase")
+    if phase == "Failed":
+        # The kubelet refuses a device with a reason of the pod; a runtime that cannot hand it over, with one of the container.
+        ended = [((container.get("state") or {}).get("terminated") or {}) for container in status.get("containerStatuses") or []]
+        why = [str(text) for item in (status, *ended) for text in (item.get("reason"), item.get("message")) if text]
+        return Verdict(
+            "failed", f"{probe.resource}: the pod failed{f' on {node}' if node else ''}: {': '.join(why) or 'no reason given'}", node
+        )
+    if node and phase in ("Running", "Succeeded"):
+        return Verdict("proven", f"{probe.resource}: a pod with it was admitted and scheduled to {node}, and runs there", node)
+    waits = [
+        f"{condition.get('reason')}: {condition['message']}"
+        for condition in status.get("conditions") or []
+        if condition.get("status") == "False" and condition.get("message")
+    ]
+    return Verdict("waiting", f"{probe.resource}: {'; '.join(waits) or f'the pod is {phase}'}", node)
+
+
 def _remedy(probe: Probe, fleet: Fleet) -> str:
     listed = ", ".join(fleet.permitted or []) or "nothing"
     return f"permitted are {listed}; a VM may use it once permittedHostDevices has an entry with resourceName {probe.resource}"
 
 
+def sides(device: t.Mapping[str, t.Any]) -> str:
+    """Who permits, advertises and asks for a device, as a phrase. ``device``: an entry of the three-way view (kubevirt_permit_info)."""
+    nodes = [f"{node} ({count})" for node, count in device["advertised"].items()]
+    return "; ".join(
+        [
+            f"permitted: {'yes' if device['permitted'] else 'no'}",
+            f"advertised by: {', '.join(nodes) or 'no node'}",
+            f"asked for by: {', '.join(device['requested_by']) or 'nobody'}",
+        ]
+    )
+
+
 def aged(probe: Probe, verdict: Verdict, seconds: float, bound: t.Optional[float], timeout: float) -> Verdict:
-    """What a verdict is worth ``seconds`` after the VM was made, its pod having had a node for ``bound`` seconds (None: it has none)."""
+    """What a verdict is worth ``seconds`` after it was made, its pod having had a node for ``bound`` seconds (None: it has none)."""
     if verdict.verdict == "denied" and probe.expect == "scheduled" and seconds < min(PERMIT_SECONDS, timeout):
         return dataclasses.replace(verdict, verdict="waiting")
     if verdict.verdict != "waiting":
@@ -158,7 +244,8 @@ def aged(probe: Probe, verdict: Verdict, seconds: float, bound: t.Optional[float
     if verdict.node and bound is not None and (bound >= BOUND_SECONDS or seconds >= timeout):
         return Verdict(
             "proven",
-            f"{probe.resource}: a VM with it was admitted, permitted and scheduled to {verdict.node}, where it did not start within {bound:.0f} s",
+            f"{probe.resource}: {probe.asker} with it was admitted{', permitted' if probe.kind == 'vm' else ''} and scheduled to "
+            f"{verdict.node}, where it did not start within {bound:.0f} s",
             verdict.node,
         )
     if seconds >= timeout:

@@ -5,7 +5,7 @@
 # Note that this plugin util is PRIVATE to the collection. It can have breaking changes at any time.
 # Do not use this from other collections or standalone plugins/modules!
 
-"""From intents to what is waited for and what is proven by a VM."""
+"""From intents to what is waited for, and what is proven by a VM or a pod."""
 
 from __future__ import annotations
 
@@ -31,27 +31,38 @@ def smoke_tests(
     permits: t.Iterable[t.Mapping[str, t.Any]],
     mode: str = "changed",
 ) -> list[dict[str, t.Any]]:
-    """Arguments of ``gpu_vm_probe``: one VM per resource, and one that must be refused.
+    """Arguments of ``gpu_vm_probe``: one VM per resource, a pod for those of containers, and one VM that must be refused.
 
     ``before``: nodes as ``gpu_fleet_info`` saw them at the start of the run. ``after``: nodes as
     ``gpu_operator_wait`` left them (empty in check mode). ``permits``: changes of ``kubevirt_permit``.
     ``mode`` ``changed`` proves a resource if a node of it advertises another count than before or if a permit was
-    changed; ``always`` proves every one; ``never`` none. The order is that of the resource names.
+    changed; ``always`` proves every one; ``never`` none. Of several nodes that is the one with the most free units at the start, among
+    those that are not cordoned. The order is that of the resource names.
     """
     if mode not in ("changed", "always", "never"):
         raise ValueError(f"gpufleet_smoke_test is {mode!r}; it can be changed, always or never")
     workloads = {intent["node"]: intent["workload"] for intent in intents if intent["state"] == "wanted"}
-    then = {node["name"]: dict(node.get("allocatable") or {}) for node in before}
+    then = {node["name"]: node for node in before}
     permitted = bool(list(permits))
-    chosen: dict[str, str] = {}
-    for node in sorted(after, key=lambda entry: str(entry["name"])):
-        if mode == "never" or workloads.get(node["name"], "container") == "container":
+    chosen: dict[str, list[tuple[tuple[t.Any, ...], str]]] = {}
+    for node in after if mode != "never" else ():
+        name = str(node["name"])
+        was = then.get(name) or {}
+        if name not in workloads:
             continue
-        for resource, count in sorted(dict(node.get("allocatable") or {}).items()):
-            moved = int(then.get(node["name"], {}).get(resource, 0)) != int(count)
-            if int(count) > 0 and resource in node.get("resources", [resource]) and (mode == "always" or moved or permitted):
-                chosen.setdefault(resource, node["name"])
-    tests: list[dict[str, t.Any]] = [{"name": resource, "node": chosen[resource], "expect": "scheduled"} for resource in sorted(chosen)]
-    if tests:
-        tests.append({"name": UNLISTED, "node": None, "expect": "denied"})
+        container = workloads[name] == "container"
+        for resource, count in dict(node.get("allocatable") or {}).items():
+            if int(count) <= 0 or resource not in node.get("resources", [resource]):
+                continue
+            moved = int((was.get("allocatable") or {}).get(resource, 0)) != int(count)
+            if mode == "always" or moved or (permitted and not container):
+                used = sum(int(use["count"]) for use in (was.get("used") or {}).get(resource, []))
+                rank = (not was.get("schedulable", True), used - int(count), name)
+                chosen.setdefault(resource, []).append((rank, "pod" if container else "vm"))
+    tests: list[dict[str, t.Any]] = []
+    for resource, candidates in sorted(chosen.items()):
+        rank, kind = min(candidates)
+        tests.append({"name": resource, "node": rank[-1], "expect": "scheduled", "kind": kind})
+    if any(test["kind"] == "vm" for test in tests):
+        tests.append({"name": UNLISTED, "node": None, "expect": "denied", "kind": "vm"})
     return tests

@@ -9,18 +9,18 @@ import typing as t
 
 import pytest
 from fake_api import FakeApi, Fault, Request
-from gpu_objects import A10, VGPU, Clock, Json, launcher, node
+from gpu_objects import A10, Clock, Json, launcher, node
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _probe
-from ansible_collections.gpufleet.kubevirt.plugins.modules import gpu_vm_probe
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _probe, _probe_io
 
 MODULE = "gpu_vm_probe"
 NAMESPACE = "/api/v1/namespaces/gpufleet-probe"
 INSTANCES = "/apis/kubevirt.io/v1/namespaces/gpufleet-probe/virtualmachineinstances"
 KUBEVIRT = "/apis/kubevirt.io/v1/namespaces/kubevirt/kubevirts/kubevirt"
 UNLISTED = "example.com/NOT_LISTED"
+GPU = "nvidia.com/gpu"
 
 
 class KubeVirt:
@@ -29,6 +29,8 @@ class KubeVirt:
     def __init__(self, api: FakeApi) -> None:
         self.api = api
         self.outcome = "runs"
+        #: What virt-controller has seen of the list; None: all of it.
+        self.seen: list[str] | None = None
         self.made: list[Json] = []
         self.clock: Clock | None = None
         api.prune = self.on_store
@@ -41,6 +43,7 @@ class KubeVirt:
         api.add("/apis/kubevirt.io/v1/namespaces/other/virtualmachineinstances/theirs", {"spec": {"domain": {"devices": {}}}})
         self.permit(A10)
         api.add("/api/v1/namespaces/default")
+        api.add("/api/v1/nodes/box", node("box", {"kubernetes.io/hostname": "box"}, {GPU: 1}))
 
     def permit(self, *names: str) -> None:
         listed = {"pciHostDevices": [{"pciVendorSelector": "10DE:2236", "resourceName": name} for name in names]}
@@ -60,10 +63,31 @@ class KubeVirt:
             item["metadata"]["creationTimestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             self.made.append(item)
             self.control(item)
+        if path.startswith(f"{NAMESPACE}/pods/probe-") and "creationTimestamp" not in item["metadata"]:
+            item["metadata"]["creationTimestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            self.made.append(item)
+            self.schedule(item)
+
+    def schedule(self, pod: Json) -> None:
+        """What scheduler and kubelet make of a pod."""
+        pod["status"] = {"phase": "Running"}
+        if self.outcome == "no place":
+            message = f"0/3 nodes: 3 Insufficient {GPU}."
+            condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+            pod["status"] = {"phase": "Pending", "conditions": [condition]}
+            return
+        pod["spec"]["nodeName"] = pod["spec"].get("nodeSelector", {}).get("kubernetes.io/hostname", "box")
+        if self.outcome == "pulls":
+            pod["status"] = {"phase": "Pending"}
+        elif self.outcome == "kubelet refuses":
+            pod["status"] = {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "unhealthy devices"}
+        elif self.outcome == "runtime refuses":
+            ended = {"reason": "StartError", "message": "nvidia-container-cli: initialization error: driver not loaded"}
+            pod["status"] = {"phase": "Failed", "containerStatuses": [{"name": "probe", "state": {"terminated": ended}}]}
 
     def control(self, vm: Json) -> None:
         name, device = vm["metadata"]["name"], vm["spec"]["domain"]["devices"]["gpus"][0]["deviceName"]
-        if device not in self.permitted():
+        if device not in (self.permitted() if self.seen is None else self.seen):
             message = f"failed to render launch manifest: GPU {device} is not permitted in permittedHostDevices configuration"
             vm["status"] = {"phase": "Pending", "conditions": [{"type": "Synchronized", "status": "False", "message": message}]}
             return
@@ -102,7 +126,7 @@ class KubeVirt:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(gpu_vm_probe, "time", clock)
+    monkeypatch.setattr(_probe_io, "time", clock)
     return clock
 
 
@@ -149,10 +173,10 @@ def test_a_device_in_use_is_not_tested_and_that_is_no_failure(kubevirt: KubeVirt
 @pytest.mark.parametrize(
     ("outcome", "resource", "words", "seconds"),
     [
-        pytest.param("runs", {"name": VGPU}, f"{VGPU}: not advertised by any node; gpu0 has {A10}: 2", 0, id="nobody has it"),
+        pytest.param("runs", {"name": GPU, "node": "gpu0", "kind": "pod"}, f"{GPU}: not advertised by node gpu0; box has", 0, id="nobody"),
         pytest.param("runs", {"name": A10, "node": "gpu7"}, "there is no node gpu7", 0, id="no such node"),
         pytest.param("runs", {"name": A10, "expect": "denied"}, "expected denied", 0, id="permitted, and should not be"),
-        pytest.param("no place", {"name": A10}, f"Insufficient {A10}. (gpu0 has {A10}: 2; gpu1 has {A10}: 2)", 300, id="no place"),
+        pytest.param("no place", {"name": A10}, f"Insufficient {A10}. (box has {GPU}: 1; gpu0 has {A10}: 2; gpu1", 300, id="no place"),
         pytest.param("kubelet refuses", {"name": A10}, "failed on gpu0: UnexpectedAdmissionError: unhealthy devices", 0, id="kubelet"),
     ],
 )
@@ -176,11 +200,11 @@ def test_a_slow_image_is_no_failure(kubevirt: KubeVirt, run_module, clock: Clock
 
 
 def test_a_permit_may_take_a_moment_to_arrive(kubevirt: KubeVirt, run_module, clock: Clock) -> None:
-    kubevirt.permit()
+    kubevirt.seen = []
 
     def arrive() -> None:
-        if clock.now > 1010 and not kubevirt.permitted():
-            kubevirt.permit(A10)
+        if clock.now > 1010 and kubevirt.seen is not None:
+            kubevirt.seen = None
             kubevirt.control(kubevirt.made[0])
 
     clock.on_sleep = arrive
@@ -188,12 +212,123 @@ def test_a_permit_may_take_a_moment_to_arrive(kubevirt: KubeVirt, run_module, cl
     assert done["results"][0]["verdict"] == "proven"
 
 
-def test_a_device_that_stays_refused_says_what_to_add(kubevirt: KubeVirt, run_module, clock: Clock) -> None:
+def test_a_device_that_stays_refused_is_shown_from_three_sides(kubevirt: KubeVirt, run_module, clock: Clock) -> None:
+    kubevirt.seen = []
+    done = run_module(MODULE, arguments(kubevirt, {"name": A10}))
+    assert done["failed"]
+    assert f"GPU {A10} is not permitted in permittedHostDevices configuration" in done["msg"]
+    assert "(permitted: yes; advertised by: gpu0 (2), gpu1 (2); asked for by: nobody)" in done["msg"]
+    assert clock.now - 1000 == pytest.approx(_probe.PERMIT_SECONDS, abs=2)
+    assert kubevirt.left() == []
+
+
+def test_a_device_that_the_list_lacks_takes_no_vm_to_be_refused(kubevirt: KubeVirt, run_module, clock: Clock) -> None:
     kubevirt.permit("nvidia.com/OTHER")
+    theirs = kubevirt.api.objects["/apis/kubevirt.io/v1/namespaces/other/virtualmachineinstances/theirs"]
+    theirs["spec"]["domain"]["devices"]["gpus"] = [{"name": "g", "deviceName": A10}]
     done = run_module(MODULE, arguments(kubevirt, {"name": A10}))
     assert done["failed"]
     assert f"permitted are nvidia.com/OTHER; a VM may use it once permittedHostDevices has an entry with resourceName {A10}" in done["msg"]
-    assert clock.now - 1000 == pytest.approx(_probe.PERMIT_SECONDS, abs=2)
+    assert "(permitted: no; advertised by: gpu0 (2), gpu1 (2); asked for by: VMI other/theirs)" in done["msg"]
+    assert clock.now == 1000
+    assert not kubevirt.api.written
+
+
+def test_three_sides_that_cannot_be_read_do_not_hide_the_refusal(kubevirt: KubeVirt, run_module, clock: Clock) -> None:
+    kubevirt.permit("nvidia.com/OTHER")
+    kubevirt.api.faults.append(Fault(403, 1, lambda request: "instancetypes" in request.path, message="no types for you"))
+    done = run_module(MODULE, arguments(kubevirt, {"name": A10}))
+    assert done["failed"]
+    assert "KubeVirt does not permit it" in done["msg"]
+    assert "no types for you" in str(done["warnings"])
+
+
+# ------------------------------------------------------------------ pods
+
+
+def test_a_pod_that_runs_proves_a_device_for_containers_and_nothing_is_left(kubevirt: KubeVirt, run_module) -> None:
+    done = run_module(MODULE, arguments(kubevirt, {"name": GPU, "node": "box", "kind": "pod"}, {"name": A10, "node": "gpu1"}))
+    assert not done["failed"], done["msg"]
+    assert [(r["kind"], r["verdict"], r["node"]) for r in done["results"]] == [("pod", "proven", "box"), ("vm", "proven", "gpu1")]
+    [pod] = [item for item in kubevirt.made if item.get("kind") == "Pod"]
+    assert pod["spec"]["containers"][0]["resources"] == {"limits": {GPU: "1"}}
+    assert pod["spec"]["nodeSelector"] == {"kubernetes.io/hostname": "box"}
+    assert kubevirt.left() == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict", "words", "seconds"),
+    [
+        ("no place", "failed", f"Unschedulable: 0/3 nodes: 3 Insufficient {GPU}. (after 300 s)", 300),
+        ("kubelet refuses", "failed", "the pod failed on box: UnexpectedAdmissionError: unhealthy devices", 0),
+        ("runtime refuses", "failed", "the pod failed on box: StartError: nvidia-container-cli: initialization error", 0),
+        ("pulls", "proven", "a pod with it was admitted and scheduled to box, where it did not start within 20 s", 20),
+    ],
+)
+def test_what_becomes_of_a_pod_is_told(
+    kubevirt: KubeVirt, run_module, clock: Clock, outcome: str, verdict: str, words: str, seconds: int
+) -> None:
+    kubevirt.outcome = outcome
+    done = run_module(MODULE, arguments(kubevirt, {"name": GPU, "node": "box", "kind": "pod"}))
+    assert done["failed"] is (verdict == "failed")
+    [result] = done["results"]
+    assert result["verdict"] == verdict
+    assert words in result["explanation"]
+    assert clock.now - 1000 == pytest.approx(seconds, abs=2)
+    assert kubevirt.left() == []
+
+
+def test_pods_need_no_kubevirt(api: FakeApi, run_module, clock: Clock) -> None:
+    cluster = KubeVirt(api)
+    for path in [path for path in api.objects if "kubevirt.io" in path]:
+        del api.objects[path]
+    done = run_module(MODULE, arguments(cluster, {"name": GPU, "node": "box", "kind": "pod"}))
+    assert not done["failed"], done["msg"]
+    assert cluster.left() == []
+
+
+def test_a_new_namespace_may_lack_its_service_account_for_a_moment(kubevirt: KubeVirt, run_module, clock: Clock) -> None:
+    def posts(request: Request) -> bool:
+        return request.method == "POST" and request.path.endswith("/pods")
+
+    message = 'error looking up service account gpufleet-probe/default: serviceaccount "default" not found'
+    kubevirt.api.faults.append(Fault(403, 3, posts, reason="Forbidden", message=message))
+    assert not run_module(MODULE, arguments(kubevirt, {"name": GPU, "kind": "pod"}))["failed"]
+    kubevirt.api.faults.append(Fault(403, 99, posts, reason="Forbidden", message=message))
+    done = run_module(MODULE, arguments(kubevirt, {"name": GPU, "kind": "pod"}))
+    assert done["failed"]
+    assert "the pod was not admitted" in done["msg"]
+    assert clock.now - 1000 < 15
+
+
+def test_a_pod_that_a_killed_run_left_is_removed_before_anybody_counts(kubevirt: KubeVirt, run_module) -> None:
+    kubevirt.api.add(NAMESPACE, {"metadata": {"annotations": {_probe.NAMESPACE_NOTE: "true"}}})
+    old = _probe.pod(_probe.Probe(GPU, "box", "scheduled", "pod"), "probe-0-old", "image", {})
+    old["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
+    old["spec"]["nodeName"], old["status"] = "box", {"phase": "Running"}
+    kubevirt.api.add(f"{NAMESPACE}/pods/probe-0-old", old)
+    done = run_module(MODULE, arguments(kubevirt, {"name": GPU, "node": "box", "kind": "pod"}))
+    assert done["results"][0]["verdict"] == "proven"
+    assert kubevirt.left() == []
+
+
+def test_a_cordoned_node_is_not_tested_and_that_is_no_failure(kubevirt: KubeVirt, run_module) -> None:
+    kubevirt.api.objects["/api/v1/nodes/box"]["spec"]["unschedulable"] = True
+    done = run_module(MODULE, arguments(kubevirt, {"name": GPU, "node": "box", "kind": "pod"}))
+    assert not done["failed"]
+    assert done["results"][0]["verdict"] == "not tested"
+    assert "cordoned" in done["results"][0]["explanation"]
+    assert not kubevirt.api.written
+
+
+def test_no_pod_can_be_denied_by_kubevirts_list(kubevirt: KubeVirt, run_module) -> None:
+    done = run_module(MODULE, arguments(kubevirt, {"name": GPU, "kind": "pod", "expect": "denied"}))
+    assert done["failed"]
+    assert "does not concern pods" in done["msg"]
+    assert not kubevirt.api.requests
+
+
+# ------------------------------------------------------------------ what stops a run
 
 
 def test_without_a_list_nothing_is_refused(kubevirt: KubeVirt, run_module) -> None:
@@ -253,9 +388,12 @@ def test_a_cluster_without_kubevirt_is_named(api: FakeApi, run_module) -> None:
 
 
 def test_check_mode_says_what_it_would_prove(kubevirt: KubeVirt, run_module) -> None:
-    done = run_module(MODULE, arguments(kubevirt, {"name": A10}), check=True)
+    asked = [{"name": A10}, {"name": GPU, "node": "box", "kind": "pod"}, {"name": UNLISTED, "expect": "denied"}]
+    done = run_module(MODULE, arguments(kubevirt, *asked), check=True)
     assert (done["failed"], done["changed"], done["results"]) == (False, False, [])
-    assert A10 in done["msg"]
+    assert (
+        f"{A10} with a VM on any node; {GPU} with a pod on node box; {UNLISTED} with a VM on any node, which must be refused" in done["msg"]
+    )
     assert not kubevirt.api.requests
 
 

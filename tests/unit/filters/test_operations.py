@@ -29,9 +29,9 @@ def names(tests):
 @pytest.mark.parametrize(
     ("mode", "permits", "expected"),
     [
-        ("changed", [], ["nvidia.com/V", UNLISTED]),
-        ("changed", [{"target": "permit pci"}], ["nvidia.com/A", "nvidia.com/V", UNLISTED]),
-        ("always", [], ["nvidia.com/A", "nvidia.com/V", UNLISTED]),
+        ("changed", [], ["nvidia.com/V", "nvidia.com/gpu", UNLISTED]),
+        ("changed", [{"target": "permit pci"}], ["nvidia.com/A", "nvidia.com/V", "nvidia.com/gpu", UNLISTED]),
+        ("always", [], ["nvidia.com/A", "nvidia.com/V", "nvidia.com/gpu", UNLISTED]),
         ("never", [{"target": "permit pci"}], []),
     ],
 )
@@ -43,12 +43,39 @@ def test_nothing_is_proven_when_nothing_changed():
     assert smoke_tests(INTENTS, AFTER, AFTER, []) == []
 
 
-def test_a_container_node_is_never_proven_by_a_vm():
-    assert "nvidia.com/gpu" not in names(smoke_tests(INTENTS, [], AFTER, [], "always"))
+def test_a_container_node_is_proven_by_a_pod_and_the_others_by_vms():
+    kinds = {test["name"]: test["kind"] for test in smoke_tests(INTENTS, [], AFTER, [], "always")}
+    assert kinds == {"nvidia.com/A": "vm", "nvidia.com/V": "vm", "nvidia.com/gpu": "pod", UNLISTED: "vm"}
 
 
-def test_the_unlisted_resource_must_be_denied():
-    assert smoke_tests(INTENTS, [], AFTER, [], "always")[-1] == {"name": UNLISTED, "node": None, "expect": "denied"}
+def test_a_permit_that_changed_says_nothing_of_containers():
+    assert names(smoke_tests(INTENTS[:1], AFTER, AFTER, [{"target": "permit pci"}])) == []
+
+
+def test_the_unlisted_resource_must_be_denied_where_there_are_vms():
+    assert smoke_tests(INTENTS, [], AFTER, [], "always")[-1] == {"name": UNLISTED, "node": None, "expect": "denied", "kind": "vm"}
+    assert names(smoke_tests(INTENTS[:1], [], AFTER, [], "always")) == ["nvidia.com/gpu"]
+
+
+def test_a_node_that_is_not_wanted_proves_nothing():
+    assert smoke_tests([intent("p", "vm-passthrough", state="refused")], [], AFTER, [], "always") == []
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "chosen"),
+    [
+        ({}, "p1"),
+        ({"p1": {"used": {"nvidia.com/A": [{"count": 2}]}}}, "p2"),
+        ({"p1": {"used": {"nvidia.com/A": [{"count": 1}]}}, "p2": {"used": {"nvidia.com/A": [{"count": 2}]}}}, "p1"),
+        ({"p1": {"schedulable": False}}, "p2"),
+        ({"p1": {"schedulable": False}, "p2": {"used": {"nvidia.com/A": [{"count": 2}]}}}, "p2"),
+    ],
+    ids=["by name", "not the full one", "the one with more left", "not the cordoned one", "rather full than cordoned"],
+)
+def test_of_several_nodes_one_with_free_units_is_chosen(spoilt, chosen):
+    intents = [intent(name, "vm-passthrough") for name in ("p2", "p1")]
+    nodes = [{"name": name, "allocatable": {"nvidia.com/A": 2}, "schedulable": True, **spoilt.get(name, {})} for name in ("p1", "p2")]
+    assert smoke_tests(intents, nodes, nodes, [], "always")[0]["node"] == chosen
 
 
 def test_check_mode_has_nothing_to_prove_yet():
