@@ -101,7 +101,8 @@ def _not_permitted(kind: str, wanted: Facts, device: Facts) -> str:
     if not like:
         others = ", ".join(f"{entry['kind']} {entry['selector']}" for entry in device["entries"])
         return f"KubeVirt permits it for {others}, and on the nodes it is {kind} {wanted['selector']}"
-    if not any(entry["external"] for entry in like):
+    # KubeVirt starts a plugin of its own for each entry without it (pkg/virt-handler/device-manager/device_controller.go).
+    if not all(entry["external"] for entry in like):
         return (
             "KubeVirt takes it for a device that it has to advertise itself (externalResourceProvider is not true), beside NVIDIA's plugin"
         )

@@ -150,6 +150,8 @@ def test_a_vm_with_a_place_proves_the_device_and_nothing_is_left(kubevirt: KubeV
     assert f"GPU {UNLISTED} is not permitted" in denied["explanation"]
     assert f"permitted are {A10}" in denied["explanation"]
     assert kubevirt.made[0]["spec"]["nodeSelector"] == {"kubernetes.io/hostname": "host1"}
+    # Only a refusal that nobody expected is worth reading who asks for what.
+    assert not [request for request in kubevirt.api.requests if "instancetypes" in request.path]
     assert kubevirt.made[0]["spec"]["domain"]["devices"]["gpus"] == [{"name": "probe", "deviceName": A10}]
     assert kubevirt.left() == []
 

@@ -98,6 +98,12 @@ SPOILT = {
         "externalResourceProvider is not true",
         "which permits it",
     ),
+    "KubeVirt would advertise it, too, by one of two entries": (
+        lambda f: f.permitted["pciHostDevices"].append({**PCI, "externalResourceProvider": False}),
+        f"device {A10}",
+        "externalResourceProvider is not true",
+        "which permits it",
+    ),
     "there is no list": (
         lambda f: setattr(f, "permitted", None),
         "KubeVirt kubevirt/kv",
