@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names, _names
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _probe
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents._intents import Problem, nodes_of
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._permits._permits import permitted_devices
@@ -110,4 +110,4 @@ def _not_permitted(kind: str, wanted: Facts, device: Facts) -> str:
 
 
 def _key(kind: str, selector: str | None) -> str:
-    return _device_names.pci_id_key(selector or "") if kind == "pci" else _device_names.mdev_name_key(selector or "")
+    return _names.pci_id_key(selector or "") if kind == "pci" else _names.mdev_name_key(selector or "")
