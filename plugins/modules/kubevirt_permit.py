@@ -83,7 +83,8 @@ options:
   state:
     description:
       - V(present) adds, V(absent) removes.
-      - V(exact) adds, and removes every other entry whose resource name starts with O(resource_prefix).
+      - V(exact) adds, and removes every other entry whose resource name starts with O(resource_prefix). It decides for the whole fleet, so
+        what a node advertises and nobody asked for stops it, unless O(in_use) says otherwise.
     type: str
     choices: [present, absent, exact]
     default: present
@@ -115,7 +116,7 @@ options:
         elements: str
         default: []
   in_use:
-    description: What to do when a device is removed that somebody names.
+    description: What to do when a device is removed that somebody names, or, with O(state=exact), that a node advertises.
     type: str
     choices: [refuse, warn, ignore]
     default: refuse

@@ -108,9 +108,25 @@ def _permits(seen: Seen, request: Request, plan: Plan) -> t.Optional[Object]:
         elif request.in_use == "warn":
             plan.warnings.append(f"device {name}: {problem}.")
     plan.changes += changes
+    _stop_at_what_is_advertised(seen, request, after, changes, plan)
     _warn_of_deletion(seen, request, changes, plan)
     _warn_of_one_variable(request, after, plan)
     return after
+
+
+def _stop_at_what_is_advertised(seen: Seen, request: Request, after: t.Optional[Object], changes: t.Iterable[Change], plan: Plan) -> None:
+    """A node that advertises what nobody asked for shows that an exact request was made from a part of the fleet."""
+    if request.state != "exact" or request.in_use == "ignore":
+        return
+    out = {change.before["resource_name"] for change in changes if change.action == "forbid"} - names_in(after)
+    for name in sorted(out & set(seen.advertised)):
+        nodes = sorted(seen.advertised[name])
+        problem = f"{', '.join(nodes[:5])}{' and others' if len(nodes) > 5 else ''} advertise{'s' if len(nodes) == 1 else ''} it"
+        if request.in_use == "warn":
+            plan.warnings.append(f"device {name}: {problem}, and no VM can use it any more.")
+        else:
+            remedy = "Ask for it too if this is a part of the fleet, let the nodes give it up first, or set in_use: warn"
+            plan.blockers.append(Blocker(f"device {name}", f"{problem}, and exact would forbid it", remedy))
 
 
 def _warn_of_deletion(seen: Seen, request: Request, changes: t.Iterable[Change], plan: Plan) -> None:

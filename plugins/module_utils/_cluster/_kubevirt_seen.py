@@ -83,7 +83,8 @@ class Seen:
     """The KubeVirt object and what decisions about it need besides.
 
     ``has_enabled_field``: what the CRD of the written object knows. ``users``: who uses devices (None: not read). ``vgpus``: which nodes
-    advertise vGPUs. ``hco``: the HyperConverged object that KubeVirt's is made of; then that one is written.
+    advertise vGPUs. ``hco``: the HyperConverged object that KubeVirt's is made of; then that one is written. ``advertised``: for ``exact``,
+    resource -> node -> how many.
     """
 
     kubevirt: Object
@@ -91,6 +92,7 @@ class Seen:
     users: t.Optional[t.Tuple[User, ...]] = None
     vgpus: t.Mapping[str, t.Tuple[str, ...]] = dataclasses.field(default_factory=dict)
     hco: t.Optional[Object] = None
+    advertised: t.Mapping[str, t.Mapping[str, int]] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def configuration(self) -> Object:

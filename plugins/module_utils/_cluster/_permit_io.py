@@ -12,7 +12,13 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _fleet, _kubevirt_hco, _kubevirt_request, _kubevirt_seen
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import (
+    _fleet,
+    _kubevirt_hco,
+    _kubevirt_request,
+    _kubevirt_seen,
+    _kubevirt_view,
+)
 
 API = "/apis/kubevirt.io/v1"
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -85,11 +91,14 @@ def observe(client: Client, request: _kubevirt_request.Request, name: str | None
     """The KubeVirt object and what the request's decision needs besides."""
     found = kubevirt(client, name, namespace)
     hco = hyperconverged(client, found)
+    exact = request.state == "exact"
+    nodes = client.list("/api/v1/nodes") if exact or request.mdev_handling == "enabled" else []
     seen = _kubevirt_seen.Seen(
         kubevirt=found,
         has_enabled_field=_knows_enabled(client, hco) if request.mdev_handling != "unmanaged" else False,
-        vgpus=_kubevirt_seen.vgpus(client.list("/api/v1/nodes")) if request.mdev_handling == "enabled" else {},
+        vgpus=_kubevirt_seen.vgpus(nodes),
         hco=hco,
+        advertised=_kubevirt_view.advertised(nodes) if exact else {},
     )
     if not _kubevirt_request.needs_users(request, seen.configuration):
         return seen

@@ -417,6 +417,22 @@ def test_no_kubevirt_and_two_kubevirts_are_named(api: FakeApi, run_module) -> No
     assert "kubevirt/other" in run_module("kubevirt_permit", {**api.params, "pci_devices": [A10]})["msg"]
 
 
+@pytest.mark.parametrize(("in_use", "failed", "warned"), [("refuse", True, 0), ("warn", False, 1), ("ignore", False, 0)])
+@pytest.mark.parametrize("count", ["2", "0"])
+def test_exact_with_a_part_of_the_fleet_stops_at_what_other_nodes_advertise(
+    api: FakeApi, kubevirt, run_module, in_use: str, failed: bool, warned: int, count: str
+) -> None:
+    old = {**A10_RAW, "pciVendorSelector": "10DE:1EB8", "resourceName": "nvidia.com/TU104GL"}
+    kubevirt({"permittedHostDevices": {"pciHostDevices": [old, FOREIGN]}})
+    api.add("/api/v1/nodes/elsewhere", {"status": {"allocatable": {"nvidia.com/TU104GL": count, "example.com/nic": "4"}}})
+    arguments = {**api.params, "pci_devices": [A10], "state": "exact", "resource_prefix": "nvidia.com/", "in_use": in_use}
+    result = run_module("kubevirt_permit", arguments)
+    assert result["failed"] is (failed and count == "2")
+    assert len(result.get("warnings", [])) == (warned if count == "2" else 0)
+    if result["failed"]:
+        assert "elsewhere advertises it" in result["msg"] and "part of the fleet" in result["msg"] and api.written == []
+
+
 def test_exact_removes_only_below_its_prefix(api: FakeApi, kubevirt, run_module) -> None:
     old = {"pciVendorSelector": "10DE:1EB8", "resourceName": "nvidia.com/TU104GL", "externalResourceProvider": True}
     kubevirt({"permittedHostDevices": {"pciHostDevices": [old, FOREIGN]}})

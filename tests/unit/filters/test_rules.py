@@ -234,7 +234,8 @@ CASES: list[tuple[str, str, dict[str, t.Any], str, dict[str, t.Any], dict[str, t
     ("kubevirt_present", "vm-passthrough", {"cluster/kubevirt": None}, "no KubeVirt", {}, NO_CLUSTER),
     ("kubevirt_version", "vm-vgpu", {"cluster/kubevirt/version": "v0.58.1"}, "v0.58.1", {"cluster/kubevirt": None},
      {"cluster/kubevirt/version": None}),
-    ("kubevirt_writer", "vm-vgpu", {"cluster/kubevirt/owner": "HyperConverged kubevirt"}, "HyperConverged kubevirt", {}, NO_CLUSTER),
+    ("kubevirt_writer", "vm-vgpu", {"cluster/kubevirt/owner": "Argo CD"}, "Argo CD",
+     {"cluster/kubevirt/owner": "HyperConverged kubevirt"}, NO_CLUSTER),
     ("operator_writer", "container", {"cluster/release": None}, "cluster-policy", {"cluster/release": None, "cluster/cluster_policy": None},
      NO_CLUSTER),
 ]  # fmt: skip
