@@ -14,13 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.lab.layout import CHECKOUT, COMMAND, LabError
 
 SOURCES = Path(__file__).resolve().parent / "go"
+# The registry's module stands apart: most of what the lab is used for needs none.
+REGISTRY_SOURCES = SOURCES.with_name("go_registry")
 # Names under which the one control-plane binary is called.
 KUBELAB_NAMES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 PROGRAMS = ("kubelab", "helm", "kwok", "kubelab-kubevirt", "virt-api", "virt-controller", *KUBELAB_NAMES)
@@ -107,6 +109,20 @@ def programs() -> Path:
     return directory
 
 
+def registry_program() -> Path:
+    """The lab's OCI registry, built first if the cache does not have it."""
+    go = go_binary()
+    cache = cache_directory()
+    version = subprocess.run([go, "version"], capture_output=True, text=True, check=True, env=_environment(cache)).stdout.strip()
+    directory = cache / f"lab-registry-{key(REGISTRY_SOURCES, version)}"
+    if not directory.is_dir():
+        with _lock(cache):
+            if not directory.is_dir():
+                print(f"Building the lab's registry into {directory} (a minute or two on 2 cores).", flush=True)
+                _into(cache, directory, lambda fresh: _compile(go, cache, REGISTRY_SOURCES, ["."], "-s -w", fresh))
+    return directory / "labregistry"
+
+
 def program(directory: Path, name: str) -> str:
     """The path of one program."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
@@ -152,31 +168,28 @@ def _environment(cache: Path) -> dict[str, str]:
 
 
 def _build(go: str, cache: Path, directory: Path) -> None:
-    """Compile into a new directory beside `directory` and rename it; the compile and module caches go when all is well."""
+    """Compile all programs of the control plane and KubeVirt into a new directory."""
+    print(
+        f"Building the lab's programs into {directory} (about 11 minutes on 2 cores, 7 GB in {cache / 'lab-build'} meanwhile).", flush=True
+    )
+    flags = {"control": version_flags((SOURCES / "control" / "go.mod").read_text()), "kubevirt": "-s -w"}
+
+    def compile_all(fresh: Path) -> None:
+        for module, packages in _PACKAGES.items():
+            _compile(go, cache, SOURCES / module, packages, flags[module], fresh)
+        _link(fresh)
+
+    _into(cache, directory, compile_all)
+
+
+def _into(cache: Path, directory: Path, make: Callable[[Path], None]) -> None:
+    """Make a new directory beside `directory` and rename it; the compile and module caches go when all is well."""
     work = cache / "lab-build"
     (work / "go-tmp").mkdir(parents=True, exist_ok=True)
-    environment = _environment(cache)
     began = time.monotonic()
-    print(f"Building the lab's programs into {directory} (about 11 minutes on 2 cores, 7 GB in {work} meanwhile).", flush=True)
     fresh = Path(tempfile.mkdtemp(prefix="lab-bin-new-", dir=cache))
     try:
-        flags = {"control": version_flags((SOURCES / "control" / "go.mod").read_text()), "kubevirt": "-s -w"}
-        for module, packages in _PACKAGES.items():
-            step = time.monotonic()
-            log = work / f"{module}.log"
-            print(f"  {module}: downloading and compiling, log in {log} ...", flush=True)
-            with open(log, "w") as out:
-                argv = [go, "build", "-trimpath", "-o", f"{fresh}/", "-ldflags", flags[module], *packages]
-                code = subprocess.run(
-                    argv, cwd=SOURCES / module, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False
-                ).returncode
-            if code:
-                end = "\n".join("  " + line for line in log.read_text(errors="replace").splitlines()[-15:])
-                raise LabError(
-                    f"Building the lab's programs from {SOURCES / module}: the compiler ended with {code}. The end of {log}:\n{end}"
-                )
-            print(f"  {module}: done after {time.monotonic() - step:.0f} s", flush=True)
-        _link(fresh)
+        make(fresh)
         fresh.chmod(0o755)
         fresh.rename(directory)
     except BaseException:
@@ -184,3 +197,19 @@ def _build(go: str, cache: Path, directory: Path) -> None:
         raise
     shutil.rmtree(work)
     print(f"  built in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def _compile(go: str, cache: Path, sources: Path, packages: Sequence[str], flags: str, into: Path) -> None:
+    """Compile packages of one Go module into programs."""
+    step = time.monotonic()
+    log = cache / "lab-build" / f"{sources.name}.log"
+    print(f"  {sources.name}: downloading and compiling, log in {log} ...", flush=True)
+    with open(log, "w") as out:
+        argv = [go, "build", "-trimpath", "-o", f"{into}/", "-ldflags", flags, *packages]
+        code = subprocess.run(
+            argv, cwd=sources, env=_environment(cache), stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False
+        ).returncode
+    if code:
+        end = "\n".join("  " + line for line in log.read_text(errors="replace").splitlines()[-15:])
+        raise LabError(f"Building the lab's programs from {sources}: the compiler ended with {code}. The end of {log}:\n{end}")
+    print(f"  {sources.name}: done after {time.monotonic() - step:.0f} s", flush=True)

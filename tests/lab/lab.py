@@ -22,7 +22,7 @@ _HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(_HERE.parents[1]), *(p for p in sys.path if Path(p or ".").resolve() != _HERE)]
 sys.dont_write_bytecode = True
 
-from tests.lab import build, lifecycle, nodes
+from tests.lab import build, lifecycle, nodes, registry
 from tests.lab.api import ApiError
 from tests.lab.layout import LabError, Layout
 
@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("reset", help="back to the fresh lab, the control plane keeps running")
     commands.add_parser("down", help="stop everything and remove the state")
     commands.add_parser("build", help="build the programs only")
+    commands.add_parser("registry", help="start an OCI registry beside the lab that is up; it stops with the lab")
     commands.add_parser("env", help="shell lines that make kubectl, helm and the playbooks use this lab")
     for name, text in (("reboot", "what a reboot of a host does"), ("mend", "turn the IOMMU on in a host's firmware, and reboot it")):
         commands.add_parser(name, help=text).add_argument("host")
@@ -86,6 +87,8 @@ def run(argv: Sequence[str]) -> int:
         lifecycle.down(layout)
     elif arguments.command == "build":
         print(build.programs())
+    elif arguments.command == "registry":
+        print(registry.start(layout))
     elif arguments.command == "env":
         _environment(layout)
     elif arguments.command == "reboot":

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.lab import build, cluster, kubevirt, nodes, pki, processes
+from tests.lab import build, cluster, kubevirt, nodes, pki, processes, registry
 from tests.lab.api import Api, ApiError
 from tests.lab.layout import CHECKOUT, COMMAND, LabError, Layout
 
@@ -146,6 +146,7 @@ def reset(layout: Layout, say: Callable[[str], None] = print) -> None:
         began = time.monotonic()
         api = admin(layout)
         processes.stop(layout, ["simulation"])
+        registry.clear(layout)
         kubevirt.clear(api)
         _clear_cluster(api)
         shutil.rmtree(layout.hosts)
