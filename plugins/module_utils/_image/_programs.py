@@ -28,7 +28,7 @@ def run(command: t.Sequence[str], timeout: float, environment: t.Mapping[str, st
     """What it printed on standard output. Raises Failed. Its output goes through files, so that what it leaves behind cannot hold us."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # pylint: disable=ansible-bad-function
                 list(command),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
