@@ -136,6 +136,14 @@ def _wishes(host: Facts) -> tuple[str, str, dict[str, str]]:
     return mode, pool, {str(key): str(value) for key, value in labels.items()}
 
 
+def _stranger(host: Facts, node: Facts) -> str:
+    """Why a host is not the Node that it is taken for, whose VMs are then not on its GPUs; empty if it is."""
+    own, known = (host["preflight_host"].get("host") or {}).get("boot_id"), node.get("boot_id")
+    if not own or not known or own == known:
+        return ""
+    return f"its boot id {own} is not that of Node {node['name']}, {known}: another machine, or one that booted meanwhile"
+
+
 def _names_of_types(gpus: t.Iterable[Facts]) -> dict[tuple[str, str], str]:
     """Plain types by PCI id and type id: a GPU that is full no longer lists its type, but another of its model may (one driver, one numbering)."""
     found = {}
@@ -229,8 +237,10 @@ def read(hosts: t.Iterable[Facts], intents: t.Iterable[Facts], cluster: Facts) -
         host = str(intent["host"])
         if not intent["limited"]:
             away.append(host)
-        elif intent["state"] != "wanted":
-            lost.append(f"{host} ({str(intent['why']).splitlines()[0].rstrip('.')})")
+            continue
+        why = str(intent["why"]) if intent["state"] != "wanted" else _stranger(variables[host], nodes[str(intent["node"])])
+        if why:
+            lost.append(f"{host} ({why.splitlines()[0].rstrip('.')})")
         else:
             reading.add(variables[host], intent, nodes[str(intent["node"])])
     if lost:

@@ -301,6 +301,18 @@ def test_hosts_outside_the_run_and_hosts_that_were_not_read_are_left_out_by_name
         vgpu_fleet(hosts, intents[3:], cluster)
 
 
+@pytest.mark.parametrize(("own", "known", "taken"), [("a", "a", True), ("a", "b", False), (None, "b", True), ("a", None, True)])
+def test_a_host_that_is_another_machine_than_its_node_is_left_out(own: str | None, known: str | None, taken: bool) -> None:
+    intent = {"host": "h1", "node": "n1", "workload": "vm-vgpu", "owner": "operator", "limited": True, "state": "wanted"}
+    hosts = [{"inventory_hostname": "h1", "preflight_host": {"gpus": [gpu()], "host": {"boot_id": own}}}]
+    cluster = {"nodes": [{"name": "n1", "used": {}, "boot_id": known}], "kubevirt": None}
+    if taken:
+        assert vgpu_fleet(hosts, [intent], cluster)["notes"] == []
+        return
+    with pytest.raises(AnsibleFilterError, match=r"Left out, with all that runs there: h1 \(its boot id a is not that of Node n1, b: "):
+        vgpu_fleet(hosts, [intent], cluster)
+
+
 def test_more_vgpus_than_virtual_functions_cannot_be_made() -> None:
     found = fleet([gpu(sriov={"total": 16, "enabled": 0}), second()])
     assert found["functions"] == {"n1/0": 16, "n1/1": 32}
