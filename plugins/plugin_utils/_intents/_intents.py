@@ -7,9 +7,10 @@
 
 """From the inventory, what the hosts are and what the cluster knows, to one intent per GPU host: who should become what, and what forbids it.
 
-An intent is ``{host, node, workload, profile, owner, reboot_ok, limited, state, why, boot_id, gpus, expect}``. ``limited`` says whether this
-run is about the host, ``state`` is ``wanted``, ``refused`` (by preflight, or by a later step that failed on the host) or ``unread``, and
-``expect`` what the node advertises in the end.
+An intent is ``{host, node, workload, profile, device_config, vgpus, owner, reboot_ok, limited, state, why, boot_id, gpus, expect}``.
+``limited`` says whether this run is about the host, ``state`` is ``wanted``, ``refused`` (by preflight, or by a later step that failed on the
+host) or ``unread``, and ``expect`` what the node advertises in the end. ``device_config`` is what the profile makes where it is not the stock
+configuration's: entries of the given one, or types per GPU, which then have no name before the GPUs are known.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import typing as t
 from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents import _vgpu_config
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._plain import plain
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _catalogue
 
 Facts = t.Mapping[str, t.Any]
@@ -48,17 +51,22 @@ def node_intents(
     owners: t.Collection[str] = OWNERS[:1],
     lost_hosts: t.Iterable[str] = (),
 ) -> dict[str, t.Any]:
-    """``{intents, problems, text}`` from the variables of every GPU host of the inventory.
+    """``{intents, problems, text, vgpu_config}`` from the variables of every GPU host of the inventory.
 
     ``run_hosts``: the hosts of this run. ``lost_hosts``: those of them on which a task has failed since. ``fleet``: what ``gpu_fleet_info``
     returned, or None before the cluster was read. ``owners``: who may own the devices of a host of this run; a host with another owner is a
-    problem. ``text`` is a failure message that is ready to be shown, empty if there is no problem.
+    problem. ``text`` is a failure message that is ready to be shown, empty if there is no problem. ``vgpu_config`` is where the vGPU Device
+    Manager's configuration comes from: ``{kind, where, name, content}``.
     """
     in_run = {str(name) for name in run_hosts}
     lost = {str(name) for name in lost_hosts}
     nodes = None if fleet is None else {str(node["name"]) for node in nodes_of(fleet)}
     problems: list[Problem] = []
-    intents = [_intent(host, in_run, lost, nodes, owners, problems) for host in hosts]
+    hosts = list(hosts)
+    origin, wrong = _vgpu_config.source(plain([_about_vgpus(host) for host in hosts]))
+    problems += [Problem("vGPU configuration", *found) for found in wrong]
+    intents = [_intent(host, in_run, lost, nodes, owners, origin, problems) for host in hosts]
+    content = _content(origin, intents, problems)
     by_node: dict[str, list[str]] = {}
     for intent in intents:
         by_node.setdefault(intent["node"], []).append(intent["host"])
@@ -71,7 +79,27 @@ def node_intents(
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
         text = "\n".join([f"Checking the request: {count}. Nothing was changed.", *(f"- {problem}" for problem in problems)])
-    return {"intents": intents, "problems": [problem._asdict() for problem in problems], "text": text}
+    config = {"kind": origin.kind, "where": origin.where, "name": origin.config_map, "content": content}
+    return {"intents": intents, "problems": [problem._asdict() for problem in problems], "text": text, "vgpu_config": config}
+
+
+def _about_vgpus(host: Facts) -> dict[str, t.Any]:
+    """The variables of a host that say where the configuration comes from: no more, as the others may be many."""
+    names = ("group_names", "gpufleet_vgpu_profile", "gpufleet_vgpu_config_file", "gpufleet_vgpu_config_name", "preflight_vgpu_config")
+    return {name: host[name] for name in names if host.get(name)}
+
+
+def _content(origin: _vgpu_config.Source, intents: list[dict[str, t.Any]], problems: list[Problem]) -> str | None:
+    """The text of the ConfigMap that is ours to write, None for somebody else's. What is generated gives the intents their profiles."""
+    if origin.kind != _vgpu_config.GENERATED:
+        return origin.text if origin.kind == _vgpu_config.FILE else None
+    made: dict[str, t.Any] = {"yaml": None, "profiles": {}}
+    if not problems:
+        made, wrong = _vgpu_config.generated(intents)
+        problems += [Problem("vGPU configuration", *found) for found in wrong]
+    for intent in intents:
+        intent["profile"] = made["profiles"].get(intent["node"], intent["profile"])
+    return t.cast("str | None", made["yaml"])
 
 
 def nodes_of(fleet: Facts) -> list[Facts]:
@@ -82,7 +110,13 @@ def nodes_of(fleet: Facts) -> list[Facts]:
 
 
 def _intent(
-    host: Facts, in_run: set[str], lost: set[str], nodes: set[str] | None, owners: t.Collection[str], problems: list[Problem]
+    host: Facts,
+    in_run: set[str],
+    lost: set[str],
+    nodes: set[str] | None,
+    owners: t.Collection[str],
+    origin: _vgpu_config.Source,
+    problems: list[Problem],
 ) -> dict[str, t.Any]:
     name = str(host["inventory_hostname"])
     node = str(host.get("gpufleet_node_name") or name)
@@ -102,16 +136,25 @@ def _intent(
         problem = "its devices are the host's own (gpufleet_device_owner: host), and this playbook cannot serve such a node yet"
         remedy = "Use prepare_hosts and host_devices for it and leave it out of gpu_nodes here, or set gpufleet_device_owner: operator"
         problems.append(Problem(f"host {name}", problem, remedy))
-    profile = _profile(host, name, workload, problems)
+    profile, device_config = _profile(host, name, workload, origin, problems)
     facts = host.get("preflight_host") or {}
     read = facts.get("gpus") is not None
     refused = host.get("preflight_refused") or (LOST if read and name in lost else None)
     gpus = [_gpu(gpu) for gpu in facts.get("gpus") or []]
+    vgpus: list[dict[str, t.Any]] | None = None
+    if device_config is not None and read and not refused:
+        vgpus, wrong = _vgpu_config.types(device_config, gpus)
+        problems += [Problem(f"host {name}", *found) for found in wrong]
+        expect = _vgpu_config.expected(vgpus)
+    else:
+        expect = _expect(name, workload, profile, gpus, problems) if read and not refused else []
     return {
         "host": name,
         "node": node,
         "workload": workload,
         "profile": profile,
+        "device_config": device_config,
+        "vgpus": vgpus,
         "owner": owner,
         "reboot_ok": _reboot_ok(host, name, problems),
         "limited": name in in_run,
@@ -119,7 +162,7 @@ def _intent(
         "why": str(refused) if refused else None if read else "the host could not be read, or is not in this run",
         "boot_id": (facts.get("host") or {}).get("boot_id"),
         "gpus": gpus,
-        "expect": _expect(name, workload, profile, gpus, problems) if read and not refused else [],
+        "expect": expect,
     }
 
 
@@ -154,15 +197,27 @@ def _workload(host: Facts, name: str, problems: list[Problem]) -> str | None:
     return workload
 
 
-def _profile(host: Facts, name: str, workload: str | None, problems: list[Problem]) -> str | None:
-    profile = host.get("gpufleet_vgpu_profile")
+def _profile(
+    host: Facts, name: str, workload: str | None, origin: _vgpu_config.Source, problems: list[Problem]
+) -> tuple[str | None, t.Any]:
+    """The label, and what it makes where it is not the stock configuration's."""
+    profile = plain(host.get("gpufleet_vgpu_profile"))
     if workload != "vm-vgpu":
-        return None
-    if not profile:
+        return None, None
+    if profile is None or profile == "":
         remedy = "Choose a type such as A10-4Q, or `default` on purpose"
         problems.append(Problem(f"host {name}", "gpufleet_vgpu_profile is not set", remedy))
-        return None
-    profile = str(profile)
+        return None, None
+    label, made, wrong = _vgpu_config.profile(profile, origin)
+    problems += [Problem(f"host {name}", *found) for found in wrong]
+    if wrong:
+        return label, None
+    if origin.kind in (_vgpu_config.STOCK, _vgpu_config.GENERATED) and label is not None:
+        _check_stock(label, name, problems)
+    return label, made
+
+
+def _check_stock(profile: str, name: str, problems: list[Problem]) -> None:
     known = _catalogue.known_profiles()
     if profile not in known:
         near = _nearest(profile, known)
@@ -173,7 +228,6 @@ def _profile(host: Facts, name: str, workload: str | None, problems: list[Proble
                 f"Nearest: {', '.join(near) or 'none'}",
             )
         )
-    return profile
 
 
 def _nearest(profile: str, known: t.Iterable[str]) -> list[str]:
@@ -213,7 +267,7 @@ def _expect(
         ids = [gpu["pci"] for gpu in gpus]
         return [{"pci": pci, "count": ids.count(pci)} for pci in dict.fromkeys(ids)]
     if workload != "vm-vgpu" or profile is None or profile not in _catalogue.known_profiles():
-        return []
+        return []  # of an unknown one, or of a given configuration that has not been read yet
     counts: dict[str, int] = {}
     for gpu in gpus:
         kinds = (

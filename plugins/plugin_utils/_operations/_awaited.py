@@ -24,6 +24,19 @@ def awaited_nodes(intents: t.Iterable[t.Mapping[str, t.Any]]) -> list[dict[str, 
     ]
 
 
+def vgpu_config_nodes(intents: t.Iterable[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """Arguments of ``gpu_vgpu_config``: the nodes of this run whose vGPUs the Device Manager makes, each with its profile."""
+    return [
+        {"name": intent["node"], "profile": intent["profile"]}
+        for intent in intents
+        if intent["workload"] == "vm-vgpu"
+        and intent["owner"] == "operator"
+        and intent["state"] == "wanted"
+        and intent["limited"]
+        and intent["profile"]
+    ]
+
+
 def smoke_tests(
     intents: t.Iterable[t.Mapping[str, t.Any]],
     before: t.Iterable[t.Mapping[str, t.Any]],

@@ -47,12 +47,14 @@ _IMAGE = {"repository": "gpufleet_registry", "image": "gpufleet_operator_values"
 
 
 def operator_values(intents: t.Iterable[t.Mapping[str, t.Any]], options: t.Mapping[str, t.Any] | None = None) -> Values:
-    """The values. ``options``: ``registry, vgpu_version, pull_secret, values, present``. Raises ValueError for what cannot be."""
+    """The values. ``options``: ``registry, vgpu_version, pull_secret, vgpu_config_name, values, present``. Raises ValueError for what cannot be."""
     options = options or {}
     intents = list(intents)
     own = plain(options.get("values") or {})
     hosts = sorted(str(intent["host"]) for intent in intents if intent["workload"] == "vm-vgpu")
     base = _base(bool(hosts), options)
+    if hosts and options.get("vgpu_config_name"):
+        base["vgpuDeviceManager"] = {"config": {"name": str(options["vgpu_config_name"])}}
     _check_keys(own, base)
     wanted = merged(base, own)
     for path, value, why in MUST_KEEP:
@@ -65,13 +67,30 @@ def operator_values(intents: t.Iterable[t.Mapping[str, t.Any]], options: t.Mappi
         if found is not None and found not in allowed:
             raise ValueError(f"gpufleet_operator_values: {'.'.join(path)} can be {' or '.join(allowed)}, not {found!r}")
     _check_vgpu_manager(hosts, wanted["vgpuManager"])
+    name = str(options.get("vgpu_config_name") or "")
+    _check_config_name(name, wanted, "gpufleet_operator_values")
     present = options.get("present")
     if present:
         # A limited run decides for its part of the fleet only: what the release has, stays; what it lacks, comes.
         kept = merged(wanted, plain(present))
+        if any(intent["workload"] == "vm-vgpu" and intent.get("limited") for intent in intents):
+            _check_config_name(
+                name, merged({"vgpuDeviceManager": {"config": {"name": ""}}}, plain(present)), "a run of a part of the fleet"
+            )
         _check_present(intents, kept)
         return kept
     return wanted
+
+
+def _check_config_name(name: str, values: Values, who: str) -> None:
+    """Does the Device Manager mount the ConfigMap that the profiles are of? Empty is the stock one."""
+    found = _at(values, ("vgpuDeviceManager", "config", "name"))
+    if name and found != name:
+        why = "keeps" if who.startswith("a run") else "gives"
+        raise ValueError(
+            f"{who} {why} {found or 'the stock one'!r} as vgpuDeviceManager.config.name, and the profiles are of ConfigMap {name}. "
+            f"{'Run site.yml once without --limit' if why == 'keeps' else 'Leave that value out'}"
+        )
 
 
 def _check_present(intents: list[t.Mapping[str, t.Any]], kept: Values) -> None:

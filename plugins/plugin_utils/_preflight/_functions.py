@@ -101,8 +101,8 @@ def _options() -> t.Any:
         def _func_driver_misfits(self, gpus: list[t.Any], version: str) -> list[t.Any]:
             return misfits(gpus, version)
 
-        @functions.signature({"types": ["array"]}, {"types": ["string"]})  # type: ignore[untyped-decorator]
-        def _func_profile_misfits(self, gpus: list[t.Any], profile: str) -> list[str]:
+        @functions.signature({"types": ["array"]}, {"types": ["string", "array", "object"]})  # type: ignore[untyped-decorator]
+        def _func_profile_misfits(self, gpus: list[t.Any], profile: t.Any) -> list[str]:
             return _profiles.misfits(gpus, profile)
 
     return jmespath.Options(custom_functions=Functions())

@@ -11,17 +11,22 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents import _vgpu_config
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _catalogue
 
 #: How many types a message names.
 _SHOWN = 6
 
 
-def misfits(gpus: t.Iterable[t.Any], profile: str) -> list[str]:
-    """The GPUs that cannot have a profile of NVIDIA's stock configuration, each with what it has instead: ``0000:41:00.0 (has A10-4Q, …)``.
+def misfits(gpus: t.Iterable[t.Any], profile: t.Any) -> list[str]:
+    """The GPUs that cannot have a profile, each with what it has instead: ``0000:41:00.0 (has A10-4Q, …)``.
 
-    A profile that the stock configuration does not have is nobody's here: the request itself is refused for it.
+    ``profile``: a name of NVIDIA's stock configuration, or an intent's ``device_config``, for which it says what is wrong. A name that the stock
+    configuration does not have is nobody's here: the request itself is refused for it.
     """
+    if not isinstance(profile, str):
+        known = [gpu for gpu in gpus if isinstance(gpu, t.Mapping) and gpu.get("address")]
+        return [found.problem for found in _vgpu_config.types(profile, known)[1]]
     if profile not in _catalogue.known_profiles():
         return []
     found = []

@@ -92,7 +92,9 @@ def _state(node: Facts, intent: Facts | None, allocatable: dict[str, int]) -> tu
     if node.get("workload") != intent["workload"]:
         problems.append(f"its label says {node.get('workload') or 'nothing'}, the inventory {intent['workload']}")
     profile = labels.get(_names.VGPU_CONFIG_LABEL)
-    if intent["workload"] == "vm-vgpu" and profile != intent["profile"]:
+    # Types per GPU have a name only once the GPUs have been read.
+    named = intent["profile"] is not None or intent.get("device_config") is None
+    if intent["workload"] == "vm-vgpu" and named and profile != intent["profile"]:
         problems.append(f"its profile is {profile or 'not set'}, the inventory says {intent['profile']}")
     if intent["state"] == "unread":
         # Nothing is known of the host itself in a limited run or a plain report; what the cluster shows still counts.

@@ -135,6 +135,18 @@ def _by_schema(data: t.Any) -> tuple[list[Finding], set[str]]:
     return findings, names
 
 
+def _identity(gpu: t.Mapping[str, t.Any]) -> tuple[str, str]:
+    return str(gpu.get("vendor_device") or gpu.get("pci") or ""), str(gpu.get("subsystem") or "")
+
+
+def is_for(entry: t.Mapping[str, t.Any], index: int, gpu: t.Mapping[str, t.Any]) -> bool:
+    """Does the Device Manager apply an entry to a GPU? ``index``: its place among the node's GPUs, by PCI address."""
+    if entry["devices"] != "all" and index not in entry["devices"]:
+        return False
+    patterns = _lint_config.patterns(entry)
+    return not patterns or any(found.matches(*_identity(gpu)) for found in patterns)
+
+
 def _on_node(
     node: str, name: str, entries: list[dict[str, t.Any]], gpus: t.Sequence[t.Mapping[str, t.Any]], used: set[tuple[str, int]]
 ) -> t.Iterator[Finding]:
@@ -143,14 +155,10 @@ def _on_node(
     ordered = sorted(gpus, key=lambda gpu: str(gpu.get("address") or "").lower())
     for number, entry in enumerate(entries):
         for index, gpu in enumerate(ordered):
-            vendor_device, board = str(gpu.get("vendor_device") or gpu.get("pci") or ""), str(gpu.get("subsystem") or "")
-            chosen = entry["devices"] == "all" or index in entry["devices"]
-            if chosen and (
-                not _lint_config.patterns(entry) or any(found.matches(vendor_device, board) for found in _lint_config.patterns(entry))
-            ):
+            if is_for(entry, index, gpu):
                 covered.add(index)
                 used.add((name, number))
-                here = _catalogue.at(vendor_device, board)
+                here = _catalogue.at(*_identity(gpu))
                 types = {_type_names.parse(key).plain: count for key, count in entry["vgpu-devices"].items()}
                 wrong = _lint_config.verdict(here[0], types) if types and len(here) == 1 else None
                 if wrong and not _lint_config.patterns(entry):

@@ -197,7 +197,8 @@ def from_intents(intents: t.Iterable[Entry], nodes: t.Collection[str] | None, pr
         if not all(gpu.get("address") and gpu.get("pci") for gpu in gpus):
             problems.add(f"node {node}", "one of its GPUs has no address or no pci", "Hand over what node_intents returned")
             continue
-        if intent.get("state", "wanted") != "wanted" or not gpus or not profile:
+        own = {str(entry["address"]): entry["types"] for entry in intent.get("vgpus") or []}
+        if intent.get("state", "wanted") != "wanted" or not gpus or not (profile or own):
             unread.append(str(intent.get("host") or node))
             continue
         wishes = []
@@ -213,7 +214,10 @@ def from_intents(intents: t.Iterable[Entry], nodes: t.Collection[str] | None, pr
                 )
                 continue
             gpu = here[0] if here else None
-            types = _profile(target, str(profile), gpu, pci, problems)
-            wishes.append(Wish(index, gpu, filters(gpu, pci, subsystem), tuple(types.items())))
-        found.append(NodeWish(node, tuple(wishes), str(profile)))
+            types = own.get(str(entry["address"]), {}) if own else _profile(target, str(profile), gpu, pci, problems)
+            if own and gpu and types:
+                check_types(target, gpu, types, problems)
+            wishes.append(Wish(index, gpu, filters(gpu, pci, subsystem), tuple(sorted(types.items()))))
+        # Types per GPU have no name of their own: it follows from what they make.
+        found.append(NodeWish(node, tuple(wishes), None if own else str(profile)))
     return found, unread
