@@ -512,6 +512,23 @@ def has_groups(root: Path) -> bool:
     return any((root / "sys/kernel/iommu_groups").iterdir())
 
 
+def make_vgpus(root: Path, wanted: list[dict[str, int]]) -> bool:
+    """Make vGPUs on each GPU, by plain type, in place of those that are there; False, and as many as fit, where more are wanted."""
+    kinds = {full.split()[-1]: (number, most) for number, (full, most) in A10_TYPES.items()}
+    spec = _recall(root)
+    whole = True
+    for gpu, types in zip(spec.gpus, wanted, strict=True):
+        gpu.active = {}
+        for name, count in types.items():
+            number, most = kinds.get(name, (0, 0))
+            free = min(most, gpu.vfs) if not gpu.active else 0  # one size at a time
+            gpu.active.update(dict.fromkeys(range(min(count, free)), number))
+            whole = whole and count <= free
+    _remember(root, spec)
+    _sysfs(root, spec, iommu_is_on(spec, (root / "proc/cmdline").read_text()))
+    return whole
+
+
 def set_vgpus(root: Path, name: str | None) -> int:
     """Make as many vGPUs of one type as fit on every GPU (None: none at all); how many there are then. Raises KeyError for an unknown type."""
     kinds = {full: (number, most) for number, (full, most) in A10_TYPES.items()}

@@ -41,6 +41,8 @@ DAEMONSETS = {
     "sandbox-validator": Operand("nvidia-sandbox-validator", sandbox=True),
     "sandbox-device-plugin": Operand("nvidia-sandbox-device-plugin-daemonset", "sandboxDevicePlugin", sandbox=True),
 }
+#: The ConfigMap that the operator writes where the policy names no other.
+STOCK_CONFIG_MAP = "default-vgpu-devices-config"
 #: The operator's name of a state, where it is not the operand's with `state-` before it.
 _STATES = {
     "gpu-feature-discovery": "gpu-feature-discovery",
@@ -78,6 +80,20 @@ def image_problem(policy: Json) -> str | None:
     return "failed to handle vGPU manager: invalid image specification: repository, image and version must all be set"
 
 
+def config_map(policy: Json) -> str:
+    """The ConfigMap that the vGPU Device Manager mounts; without a name it is the one that the operator writes."""
+    config = (policy["spec"].get("vgpuDeviceManager") or {}).get("config") or {}
+    return config.get("name") or STOCK_CONFIG_MAP
+
+
+def mounted(pod: Json) -> str:
+    """The ConfigMap that a device manager's pod, or its template, has mounted."""
+    for volume in pod.get("volumes") or []:
+        if volume["name"] == "vgpu-config":
+            return str(volume["configMap"]["name"])
+    return STOCK_CONFIG_MAP
+
+
 def daemonset(name: str, policy: Json, namespace: str) -> Json:
     """The DaemonSet of one operand. The chart's version is in the pod template, so every other version of it is another revision."""
     operand = DAEMONSETS[name]
@@ -87,6 +103,7 @@ def daemonset(name: str, policy: Json, namespace: str) -> Json:
     own = policy["spec"].get(operand.switch or "") or {}
     image = f"{own.get('repository') or 'registry.example.com/nvidia'}/{own.get('image') or name}:{own.get('version') or 'lab'}"
     selector = {operand.key: operand.daemonset}
+    volumes = [{"name": "vgpu-config", "configMap": {"name": config_map(policy)}}]
     meta = policy["metadata"]
     owner = {"apiVersion": "nvidia.com/v1", "kind": "ClusterPolicy", "name": meta["name"], "uid": meta["uid"], "controller": True}
     return {
@@ -108,6 +125,7 @@ def daemonset(name: str, policy: Json, namespace: str) -> Json:
                     "tolerations": common.get("tolerations") or [],
                     "priorityClassName": common.get("priorityClassName") or "system-node-critical",
                     "containers": [{"name": operand.daemonset, "image": image}],
+                    **({"volumes": volumes} if name == "vgpu-device-manager" else {}),
                 },
             },
         },
@@ -120,7 +138,8 @@ def update(now: Json, wanted: Json) -> Json | None:
     def essence(spec: Json) -> list[object]:
         pod = spec["template"]["spec"]
         image = pod["containers"][0]["image"]
-        return [spec["updateStrategy"]["type"], spec["template"]["metadata"].get("labels"), image, pod.get("tolerations") or []]
+        own = spec["template"]["metadata"].get("labels")
+        return [spec["updateStrategy"]["type"], own, image, pod.get("tolerations") or [], mounted(pod)]
 
     if essence(now["spec"]) == essence(wanted["spec"]):
         return None

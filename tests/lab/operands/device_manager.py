@@ -23,6 +23,11 @@ PAUSABLE = tuple(DEPLOY + name for name in ("sandbox-device-plugin", "sandbox-va
 #: Stock configurations of the lab's only board: each Q and C type with as many as fit on one GPU. `default` halves the GPU.
 STOCK = {name.split()[-1]: (name, most) for name, most in A10_TYPES.values() if name[-1] in "QC"}
 STOCK["default"] = STOCK["A10-12Q"]
+#: Name -> entries, as in a ``config.yaml``.
+Configs = dict[str, list[dict[str, Any]]]
+STOCK_CONFIGS: Configs = {
+    profile: [{"devices": "all", "vgpu-devices": {name.split()[-1]: most}}] for profile, (name, most) in STOCK.items()
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Manager:
     step: str = "looking"  #: looking, pausing, applying, watching
     since: float = 0.0  #: when the step began, in seconds
     outcome: str = ""  #: of applying: success or failed
+    #: What it has mounted, as it was when its pod was started. A kubelet brings it up to date within about a minute; here it never does.
+    configs: Configs = dataclasses.field(default_factory=lambda: STOCK_CONFIGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,15 +60,35 @@ Apply = Callable[[str], bool]
 Changes = dict[str, str | None]
 
 
-def start(node: Json, default: str, now: float) -> Manager:
+def start(node: Json, default: str, now: float, configs: Configs = STOCK_CONFIGS) -> Manager:
     """A new pod takes the label, or the policy's default where there is none."""
-    return Manager(labels.of(node).get(CONFIG) or default, since=now)
+    return Manager(labels.of(node).get(CONFIG) or default, since=now, configs=configs)
 
 
-def fits(config: str, host: Host) -> bool:
-    """Does the host have exactly what the configuration says?"""
-    name, most = STOCK[config]
-    return Counter(host.vgpus) == {name: most * len(host.gpus)}
+def wanted(entries: list[dict[str, Any]], host: Host) -> list[dict[str, int]] | None:
+    """What a configuration makes of each GPU, by type; None if one of them is matched by no entry, which never counts as applied."""
+    found: list[dict[str, int]] = []
+    for index, gpu in enumerate(host.gpus):
+        mine = [entry["vgpu-devices"] for entry in entries if _is_for(entry, index, gpu.device)]
+        if not mine:
+            return None
+        found.append(dict(mine[-1]))
+    return found
+
+
+def _is_for(entry: dict[str, Any], index: int, device: str) -> bool:
+    filters = entry.get("device-filter") or []
+    filters = [filters] if isinstance(filters, str) else filters
+    chosen = entry["devices"] == "all" or index in entry["devices"]
+    return chosen and (not filters or any(text[2:6].lower() == device for text in filters))
+
+
+def fits(entries: list[dict[str, Any]], host: Host) -> bool:
+    """Does the host have exactly what the configuration says? Type names count without the brand."""
+    total: Counter[str] = Counter()
+    for types in wanted(entries, host) or [{"nothing": 1}]:
+        total.update(types)
+    return Counter(name.split()[-1] for name in host.vgpus) == total
 
 
 def step(manager: Manager, around: Around, apply: Apply) -> tuple[Manager, Changes]:
@@ -80,9 +107,9 @@ def step(manager: Manager, around: Around, apply: Apply) -> tuple[Manager, Chang
     if manager.step == "looking":
         if spent < around.look:
             return manager, {}
-        if manager.wanted not in STOCK:
+        if manager.wanted not in manager.configs:
             return to("watching"), {STATE: "failed"}
-        if fits(manager.wanted, around.host):
+        if fits(manager.configs[manager.wanted], around.host):
             return to("watching"), {STATE: "success"}
         return to("pausing"), {STATE: "pending", **{key: PAUSED for key in PAUSABLE if own.get(key) == "true"}}
     if manager.step == "pausing":

@@ -174,7 +174,10 @@ class Simulation:
     def manage_vgpus(self, seen: Seen, policy: Json, node: Json, run: Run) -> None:
         now = time.monotonic()
         config = (policy["spec"].get("vgpuDeviceManager") or {}).get("config") or {}
-        manager = self.managers.get(run) or device_manager.start(node, config.get("default") or "default", now)
+        manager = self.managers.get(run)
+        if manager is None:
+            manager = device_manager.start(node, config.get("default") or "default", now, self.configs(seen, run))
+        configs = manager.configs
         around = device_manager.Around(
             node,
             self.host(run.node) if manager.step == "looking" else devices.Host(),
@@ -184,14 +187,31 @@ class Simulation:
             work=0.6 * self.slow,
             patience=(3.0 if "sticky-pause" in self.faults else 120.0) * self.slow,
         )
-        self.managers[run], changes = device_manager.step(manager, around, lambda config: self.make_vgpus(run.node, config))
+        self.managers[run], changes = device_manager.step(
+            manager, around, lambda config: self.make_vgpus(run.node, config, configs[config])
+        )
         self.patch_labels(node, changes)
 
-    def make_vgpus(self, node: str, config: str) -> bool:
+    def configs(self, seen: Seen, run: Run) -> device_manager.Configs:
+        """What the configuration holds that a device manager's pod has mounted."""
+        pod = next(pod for pod in seen.pods if pod["metadata"]["uid"] == run.pod)
+        name = daemonsets.mounted(pod["spec"])
+        if name == daemonsets.STOCK_CONFIG_MAP:
+            return device_manager.STOCK_CONFIGS
+        import yaml  # the lab starts without it, and needs it only here
+
+        for item in self.api.items(f"/api/v1/namespaces/{seen.namespace}/configmaps"):
+            if item["metadata"]["name"] == name:
+                return dict(yaml.safe_load(item["data"]["config.yaml"])["vgpu-configs"])
+        return {}
+
+    def make_vgpus(self, node: str, config: str, entries: list[Json]) -> bool:
         self.lose_machines(node, f"the vGPU Device Manager made new vGPUs for {config}")
-        if "vgpu-failed" in self.faults or any(gpu.device != "2236" for gpu in self.host(node).gpus):
+        host = self.host(node)
+        wanted = device_manager.wanted(entries, host)
+        if "vgpu-failed" in self.faults or wanted is None or any(gpu.device != "2236" for gpu in host.gpus):
             return False
-        return bool(tree.set_vgpus(self.layout.hosts / node, device_manager.STOCK[config][0].removeprefix("NVIDIA ")))
+        return tree.make_vgpus(self.layout.hosts / node, wanted)
 
     def host(self, node: str) -> devices.Host:
         return devices.read(self.layout.hosts / node)
