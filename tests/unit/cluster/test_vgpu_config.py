@@ -11,7 +11,7 @@ import typing as t
 import pytest
 import yaml
 from fake_api import FakeApi
-from gpu_objects import DEPLOY, NAMESPACE, PROFILE, STATE, VGPU, Json, launcher, node, operand_pod
+from gpu_objects import DEPLOY, NAMESPACE, PROFILE, STATE, VGPU, Json, launcher, node, operand_pod, pod
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _vgpu_config
 
@@ -59,9 +59,9 @@ class Cluster:
         for on in pods:
             self.api.add(self.pod(on), manager(on, name))
 
-    def node(self, name: str, state: str = "success", note: str | None = None) -> None:
+    def node(self, name: str, state: str = "success", note: str | None = None, profile: str = "A10-4Q") -> None:
         notes = {} if note is None else {_vgpu_config.APPLIED: note}
-        self.api.add(f"/api/v1/nodes/{name}", node(name, {PROFILE: "A10-4Q", STATE: state}, {VGPU: 6}, notes))
+        self.api.add(f"/api/v1/nodes/{name}", node(name, {PROFILE: profile, STATE: state}, {VGPU: 6}, notes))
 
     def vm(self, on: str) -> None:
         self.api.add(f"/api/v1/namespaces/ml/pods/vm-{on}", launcher(f"vm-{on}", on, {VGPU: 1}))
@@ -176,6 +176,26 @@ def test_entries_that_others_need_stay(cluster: Cluster, run_module, keep: str, 
     assert not run_module(MODULE, asked)["changed"]
 
 
+def test_what_is_kept_has_the_new_content_where_there_is_one_and_the_order_is_no_difference(cluster: Cluster, run_module) -> None:
+    cluster.api.add(PATH, config_map(text(**{"A10-4Q": SIX})))
+    assert run_module(MODULE, arguments(cluster.api, text(**{"A10-4Q": FIVE}), keep="used"))["changed"]
+    assert yaml.safe_load(cluster.api.objects[PATH]["data"]["config.yaml"])["vgpu-configs"] == {"A10-4Q": FIVE}
+    assert cluster.api.written[-1].body["metadata"]["resourceVersion"]
+    cluster.api.add(
+        PATH, config_map("vgpu-configs: " + yaml.safe_dump({"idle": [], "A10-4Q": FIVE}, default_flow_style=True, sort_keys=False))
+    )
+    assert not run_module(MODULE, arguments(cluster.api, text(**{"A10-4Q": FIVE}), keep="all"))["changed"]
+
+
+def test_neither_a_pod_that_is_no_vm_nor_a_node_with_another_config_map_stops_it(cluster: Cluster, run_module) -> None:
+    cluster.api.add(PATH, config_map(text(**{"A10-4Q": SIX})))
+    cluster.api.add("/api/v1/namespaces/ml/pods/job", pod("job", "a", {VGPU: 1}))
+    cluster.mount("default-vgpu-devices-config", pods="b")
+    cluster.vm("b")
+    asked = arguments(cluster.api, text(**{"A10-4Q": FIVE}))
+    assert not run_module(MODULE, {**asked, "nodes": asked["nodes"][:1]})["failed"]
+
+
 def test_a_run_of_a_part_changes_no_entry(cluster: Cluster, run_module) -> None:
     cluster.api.add(PATH, config_map(text(**{"A10-4Q": SIX})))
     done = run_module(MODULE, arguments(cluster.api, text(**{"A10-4Q": FIVE}), keep="all"))
@@ -198,6 +218,7 @@ RESTARTS: dict[str, tuple[t.Callable[[Cluster], t.Any], Json, str, str]] = {
     "another profile before, and it was labelled": (lambda c: c.node("a", note=noted(TWO, "A10-12Q")), {}, "ab", ""),
     "the ConfigMap was written in this run": (lambda c: c.node("a", note=noted(SIX)), {"fresh": True}, "a", "may be older"),
     "it failed": (lambda c: c.node("b", "failed", noted(SIX)), {}, "a", "does not try again"),
+    "it failed with another profile": (lambda c: c.node("b", "failed", noted(SIX), "A10-12Q"), {}, "ab", ""),
     "it failed before it was labelled": (lambda c: c.node("b", "failed", noted(SIX)), {"relabelled": ["b"]}, "ab", ""),
 }  # fmt: skip
 
@@ -219,6 +240,14 @@ def test_device_managers_are_restarted_where_they_have_to_be_and_nowhere_else(cl
     assert [change["target"] for change in restarted] == [f"node {name}" for name in "ab" if name not in left]
     assert all(why in change["reason"] for change in restarted)
     assert [token["name"] for token in done["tokens"]] == [name for name in "ab" if name not in left]
+    deleted = [request for request in cluster.api.written if request.method == "DELETE"]
+    assert all(request.body["preconditions"]["uid"].startswith("uid-vgpu-device-manager-") for request in deleted)
+
+
+def test_of_two_pods_the_one_that_stays_counts() -> None:
+    old, new = manager("a"), manager("a")
+    old["metadata"].update(deletionTimestamp="2026-01-01T00:00:00Z", uid="old")
+    assert _vgpu_config.managers([old, new])["a"] is new and _vgpu_config.managers([new, old])["a"] is new
 
 
 def test_one_that_reads_another_config_map_is_restarted(cluster: Cluster, run_module) -> None:
@@ -242,8 +271,9 @@ def test_none_is_restarted_under_a_vm_while_the_others_are(cluster: Cluster, run
     for name in "ab":
         cluster.node(name, state, noted(FIVE))
     cluster.vm("a")
+    checked = run_module(MODULE, arguments(cluster.api, restart=True), check=True)
     done = run_module(MODULE, arguments(cluster.api, restart=True))
-    assert done["failed"] and "VM ml/vm-a uses its vGPUs" in done["msg"]
+    assert done["failed"] and "VM ml/vm-a uses its vGPUs" in done["msg"] and done["blockers"] == checked["blockers"]
     assert cluster.running() == "a"
     assert (cluster.note("a"), cluster.note("b")) == (noted(FIVE), noted(SIX))
 
