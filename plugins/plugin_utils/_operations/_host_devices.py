@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents import _vgpu_config
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents._intents import Problem
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _catalogue
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _catalogue, _type_names
 
 Facts = t.Mapping[str, t.Any]
 
@@ -49,7 +50,7 @@ def host_device_requests(intent: Facts, facts: Facts, vgpus: t.Sequence[Facts] =
         out["vfio"] = [{"address": gpu["address"]} for gpu in gpus]
     elif intent["workload"] == "vm-vgpu":
         out["sriov"] = [{"address": gpu["address"], "count": "max"} for gpu in gpus if _on_virtual_functions(gpu)]
-        out["vgpus"] = [dict(entry) for entry in vgpus] or _from_profile(intent, gpus, problems)
+        out["vgpus"] = [dict(entry) for entry in vgpus] or _without_mig(_from_profile(intent, gpus, problems), problems)
     text = ""
     if problems:
         text = "\n".join(["Planning the devices: stopped. Nothing was changed on this host.", *(f"- {problem}" for problem in problems)])
@@ -69,8 +70,15 @@ def _on_virtual_functions(gpu: Facts) -> bool:
 
 
 def _from_profile(intent: Facts, gpus: list[Facts], problems: list[Problem]) -> list[dict[str, t.Any]]:
-    """As many vGPUs of the profile's type as fit on each GPU."""
+    """What the profile says of each GPU, or as many vGPUs of its type as fit."""
     found = []
+    made = intent.get("device_config")
+    if made is not None:
+        wanted, wrong = _vgpu_config.types(made, gpus)
+        problems += [Problem(f"host {intent['host']}", *problem) for problem in wrong]
+        return [
+            {"address": gpu["address"], "types": [{"type": name, "count": count} for name, count in gpu["types"].items()]} for gpu in wanted
+        ]
     for gpu in gpus:
         pci, subsystem = gpu["vendor_device"], gpu.get("subsystem") or ""
         if intent["profile"] == _catalogue.DEFAULT:
@@ -87,3 +95,14 @@ def _from_profile(intent: Facts, gpus: list[Facts], problems: list[Problem]) -> 
             continue
         found.append({"address": gpu["address"], "types": [{"type": kinds[0][0], "count": kinds[0][1]}]})
     return found
+
+
+def _without_mig(wanted: list[dict[str, t.Any]], problems: list[Problem]) -> list[dict[str, t.Any]]:
+    """A vGPU of a MIG-backed type lives in a GPU instance. The operator's device manager makes those; on a host of its own, nothing here does."""
+    for gpu in wanted:
+        backed = [kind["type"] for kind in gpu["types"] if _type_names.parse(kind["type"]).slices]
+        if backed:
+            problem = f"{', '.join(backed)} lives in a MIG GPU instance, which only the operator makes, and the host owns its devices"
+            remedy = "Set gpufleet_device_owner: operator, choose a time-sliced type, or make the instances yourself and say gpufleet_vgpus"
+            problems.append(Problem(f"GPU {gpu['address']}", problem, remedy))
+    return wanted

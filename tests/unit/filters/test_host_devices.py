@@ -101,3 +101,19 @@ def test_a_profile_that_a_gpu_cannot_have_is_named(profile: str) -> None:
     found = host_device_requests(intent("vm-vgpu", profile=profile), facts(gpu(pci="10DE:FFFF")))
     assert "GPU 0000:41:00.0: it has no single type for the profile" in found["text"]
     assert found["vgpus"] == []
+
+
+@pytest.mark.parametrize("more", [{"profile": "A100-1-5C"}, {"device_config": {"all": "A100-1-5C"}}])
+def test_a_mig_backed_profile_on_a_host_that_owns_its_devices_says_why_not(more: dict[str, t.Any]) -> None:
+    found = host_device_requests({**intent("vm-vgpu"), **more}, facts(gpu(pci="10DE:20F1")))
+    assert "lives in a MIG GPU instance" in found["text"] and "gpufleet_device_owner: operator" in found["text"]
+    # Whoever has made instances asks for the types himself, and mdev_create looks for the instances.
+    asked = [{"address": "0000:41:00.0", "types": [{"type": "A100-1-5C", "count": 1}]}]
+    assert host_device_requests(intent("vm-vgpu"), facts(gpu(pci="10DE:20F1")), vgpus=asked)["problems"] == []
+
+
+def test_types_per_gpu_of_the_profile_are_made_on_a_host_that_owns_its_devices() -> None:
+    found = host_device_requests({**intent("vm-vgpu"), "device_config": {"all": {"A10-4Q": 2}}}, facts(gpu()))
+    assert (found["problems"], found["vgpus"]) == ([], [{"address": "0000:41:00.0", "types": [{"type": "A10-4Q", "count": 2}]}])
+    refused = host_device_requests({**intent("vm-vgpu"), "device_config": {"all": "L40S-4Q"}}, facts(gpu()))
+    assert "is no vGPU type of A10" in refused["text"]
