@@ -6,16 +6,21 @@
 
     python -m tests.kernel.record [NAME...]
 
+Beside each recording go the facts that ``gpu_node_info`` told of the guest itself at that moment: a replayed recording has to give the same.
+
 Nothing of the collection has a part in what is recorded: what was made in a guest was made by hand, as an administrator does it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import typing as t
 from pathlib import Path
 
+from tests.hosts.facts import up_to_pseudonyms
+from tests.kernel import playbooks
 from tests.kernel.cached import KernelLabError
 from tests.kernel.devices import GPU, SECOND_GPU, SRIOV_GPU
 from tests.kernel.guest import DEVICES, Guest
@@ -58,6 +63,7 @@ class Recorded:
 
 
 RECORDINGS = {
+    "guest-no-iommu": Recorded("nofw", as_it_came_up),
     "guest-iommu-off": Recorded("off", as_it_came_up),
     "guest-vgpu": Recorded("on", with_vgpus),
     "guest-vendor-vfio": Recorded("on", with_vendor_framework),
@@ -70,6 +76,14 @@ def recording(guest: Guest) -> str:
     return guest.run("python3 -B /run/record-host --output /run/recorded.json >/dev/null; cat /run/recorded.json")
 
 
+def facts(guest: Guest) -> str:
+    """What ``gpu_node_info`` says of a guest now, up to what a recording replaces."""
+    said = playbooks.module(guest, "gpu_node_info")
+    if said["failed"]:
+        raise KernelLabError(f"Recording guests: gpu_node_info failed on the guest ({said['msg']}). Nothing was recorded of it.")
+    return json.dumps(up_to_pseudonyms(said), indent=1, sort_keys=True) + "\n"
+
+
 def main(names: t.Sequence[str]) -> None:
     if unknown := set(names) - RECORDINGS.keys():
         raise KernelLabError(f"Recording guests: there is no recording {', '.join(sorted(unknown))}. Choose from {', '.join(RECORDINGS)}.")
@@ -80,6 +94,7 @@ def main(names: t.Sequence[str]) -> None:
             try:
                 wanted.done(guest)
                 (RECORDED / f"{name}.json").write_text(recording(guest), encoding="utf-8")
+                (RECORDED / "facts" / f"{name}.json").write_text(facts(guest), encoding="utf-8")
             finally:
                 guest.stop()
             print(f"{name}: recorded")

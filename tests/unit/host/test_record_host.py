@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _node
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 from tests.hosts import tree
+from tests.hosts.facts import up_to_pseudonyms
 from tests.hosts.recorder import PROGRAM, recorder
 
 GPU = "0000:41:00.0"
@@ -72,18 +73,7 @@ def replayed(root: Path, directory: Path) -> Path:
 
 def facts(root: Path) -> dict[str, t.Any]:
     """What gpu_node_info says, but for what a recording replaces or reduces."""
-    found = json.loads(json.dumps(_node.read(Host(str(root)))))
-    found["host"].pop("boot_id")
-    found["unknown"].pop("gpus.model", None)
-    for gpu in found["gpus"]:
-        gpu.pop("model")
-        for vgpu in gpu["vgpu"]["active"]:
-            vgpu.pop("uuid", None)
-    for entry in found["kernel_log"]:
-        entry.pop("line")
-    for part in ("running", "configured", "pending"):
-        found["boot"][part] = [re.sub(r"^(root|BOOT_IMAGE)=.*", r"\1", argument) for argument in found["boot"][part]]
-    return t.cast(t.Dict[str, t.Any], found)
+    return up_to_pseudonyms(_node.read(Host(str(root))))
 
 
 # ------------------------------------------------------------------ what is kept
@@ -127,6 +117,23 @@ def test_every_vgpu_type_of_the_catalogue_has_the_shape_of_one() -> None:
     names = re.findall(r'"name":"([^"]+-[0-9]+[ABCQ][A-Z]*)"', text)
     assert len(names) > 400
     assert [name for name in names if not re.fullmatch(recorder.VGPU_TYPE, f"NVIDIA {name}")] == []
+
+
+@pytest.mark.parametrize(
+    ("version", "kept"),
+    [
+        ("2.1.3", True),
+        ("U30 v2.10", True),
+        ("1.16.2-debian-1.16.2-1", True),
+        ("1.16.3-debian-1.16.3-2~bpo12+1", True),
+        ("1.16.3-debian-1.16.3-2~acme", False),
+        ("acme-2.1.3", False),
+    ],
+)
+def test_versions_of_firmware_stay_as_they_are_and_nothing_else_does(root: Path, version: str, kept: bool) -> None:
+    (root / "sys/class/dmi/id/bios_version").write_text(f"{version}\n")
+    found = recorder.Recorder(str(root)).record().files.get("sys/class/dmi/id/bios_version")
+    assert found == (f"{version}\n".encode() if kept else None)
 
 
 @pytest.mark.parametrize(
@@ -196,10 +203,8 @@ def rename(path: Path, canary: str) -> None:
 def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = build(tmp_path_factory.mktemp("pattern") / "host")
     (root / "proc/4711/cmdline").write_text("qemu\0-name\0guest=web,debug=on\0")
-    (root / "etc/modules-load.d").mkdir()
     (root / "etc/modules-load.d/a.conf").write_text("vfio-pci\n")
     (root / "etc/default/grub.d/50-a.cfg").write_text('GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT quiet"\n')
-    (root / "lib/modules" / tree.KERNEL / "modules.alias").write_text("alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\n")
     return root
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import json
 import re
 import typing as t
 from pathlib import Path
@@ -17,10 +18,12 @@ import pytest
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _node
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 from tests.hosts import recording, tree
+from tests.hosts.facts import up_to_pseudonyms
 from tests.hosts.recorder import recorder
 
 RECORDED = Path(__file__).resolve().parents[2] / "hosts" / "recorded"
 GPU, AUDIO, SRIOV, OLD, SECOND, BRIDGED = (f"0000:{end}" for end in ("01:00.0", "01:00.1", "02:00.0", "03:00.0", "04:00.0", "07:01.0"))
+NAMES = sorted(path.stem for path in RECORDED.glob("*.json"))
 
 Found = t.Dict[str, t.Any]
 
@@ -32,6 +35,12 @@ def recorded(tmp_path: Path) -> t.Callable[[str], Path]:
         return tmp_path / name
 
     return made
+
+
+def test_a_guest_whose_firmware_describes_no_iommu(recorded) -> None:
+    found: Found = _node.read(Host(str(recorded("guest-no-iommu"))))
+    assert found["firmware"]["dmar"] is False and found["iommu"]["enabled"] is False
+    assert [gpu["iommu_group"] for gpu in found["gpus"]] == [None] * 5
 
 
 def test_a_guest_whose_kernel_leaves_the_iommu_off(recorded) -> None:
@@ -61,7 +70,25 @@ def test_a_guest_with_virtual_functions_a_vgpu_and_a_gpu_that_is_held(recorded) 
     assert len(gpus[SRIOV]["bars"]) == 6 and max(gpus[GPU]["bars"]) == 64 << 20
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in RECORDED.glob("*.json")))
+@pytest.mark.parametrize("name", NAMES)
+def test_a_replayed_recording_gives_the_facts_that_the_module_gave_on_the_guest_itself(recorded, run_module, name: str) -> None:
+    """``gpu_node_info`` with the recording as ``host_root``, against what it said on the guest as that was recorded, up to the pseudonyms."""
+    said = json.loads((RECORDED / "facts" / f"{name}.json").read_text(encoding="utf-8"))
+    again = run_module("gpu_node_info", {"host_root": str(recorded(name))})
+    assert not again["failed"]
+    assert known_then(up_to_pseudonyms(again), said) == said
+
+
+def known_then(found: t.Any, said: t.Any) -> t.Any:
+    """Of facts, those that the module told when the guest was recorded: it has learnt some since, and no guest runs here."""
+    if isinstance(found, dict) and isinstance(said, dict):
+        return {name: known_then(fact, said[name]) for name, fact in found.items() if name in said}
+    if isinstance(found, list) and isinstance(said, list) and len(found) == len(said):
+        return [known_then(*pair) for pair in zip(found, said)]
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_recording_holds_what_the_recorder_would_let_out_today(recorded, name: str) -> None:
     again = recorder.Recorder(str(recorded(name))).record()
     before = recorder.load(str(RECORDED / f"{name}.json"))
