@@ -4,23 +4,15 @@
 
 """What a real kernel shows, for the trees that stand for hosts: taken from the recordings of the kernel suite's guests.
 
-A tree gets of each PCI function all that the kernel shows of one of its kind, with :func:`varied` what is another on a host of a fleet:
-
-=======================================  ========================================================================================
-ids, class, and with them ``modalias``   the guest's ports, disks and network cards are QEMU's
-addresses, IOMMU groups                  two sockets with a GPU each; NVIDIA's virtual functions begin at function 4 and follow each
-                                         other, those of the guest's device (igb) are 2 apart from 0x80 on
-``numa_node``                            the guest has one node and says none
-``resource``                             sizes of a GPU's BARs are those of the board
-``sriov_*``                              an A10 has 16 virtual functions or more, the guest's device 8
-=======================================  ========================================================================================
-
-The rest of a tree (kernel and boot files of an Ubuntu host, firmware, processes) is written in ``tree.py``: a guest is neither.
+A tree gets of each PCI function all that the kernel shows of one of its kind, with another identity (:func:`varied`), and all the rest of a
+guest whose IOMMU is in the same state (:func:`machine`). What differs, and why, is in ``variations.py`` and nowhere else.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,11 +30,36 @@ KINDS = {
     "virtual function": "0000:02:10.2",
     "network card": "0000:05:00.0",
 }
+#: What of a recording is made for each tree: functions, their drivers and groups, and vGPUs.
+MADE_PER_TREE = re.compile(r"sys/(bus/pci|bus/mdev|devices/pci|devices/virtual/devlink|kernel/iommu_groups/|class/mdev_bus|class/vfio).*")
 
 
 @functools.cache
-def recording() -> recorder.Recording:  # type: ignore[name-defined]
-    return recorder.load(str(RECORDED / "guest-vgpu.json"))
+def recording(name: str = "guest-vgpu") -> recorder.Recording:  # type: ignore[name-defined]
+    return recorder.load(str(RECORDED / f"{name}.json"))
+
+
+@dataclasses.dataclass
+class Machine:
+    """What a recording holds beside PCI functions: files, links and directories by path below the root."""
+
+    files: dict[str, bytes]
+    links: dict[str, str]
+    directories: set[str]
+
+    def text(self, path: str) -> str:
+        return self.files[path].decode()
+
+    def write(self, path: str, text: str | bytes) -> None:
+        self.files[path] = text if isinstance(text, bytes) else text.encode()
+
+
+def machine(name: str) -> Machine:
+    """A recording without what is made for each tree; the caller may change it."""
+    found = recording(name)
+    files = {path: content for path, content in found.files.items() if not MADE_PER_TREE.fullmatch(path)}
+    links = {path: target for path, target in found.links.items() if not MADE_PER_TREE.fullmatch(path)}
+    return Machine(files, links, {path for path in found.directories if not MADE_PER_TREE.fullmatch(path)})
 
 
 @functools.cache

@@ -4,8 +4,7 @@
 
 """Builds a directory that looks like the root of a GPU node, boots it again, and turns its IOMMU on in the firmware.
 
-PCI functions are what a real kernel shows, out of recordings (``recording.py`` says what is varied). The shapes of the rest of sysfs, of procfs and
-of GRUB's files are those of real machines (a 5.15 kernel of Ubuntu 22.04 that needs ``intel_iommu=on``).
+All of it is the recording of a guest of the kernel suite (``recording.py``), but for what ``variations.py`` names with its reason.
 What a real machine would do is done here by the few functions that say so: a reboot runs GRUB's own configuration files through a real
 shell, and forgets virtual functions, vGPUs and driver bindings.
 """
@@ -13,6 +12,7 @@ shell, and forgets virtual functions, vGPUs and driver bindings.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -22,104 +22,15 @@ import uuid
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from tests.hosts import recording
+from tests.hosts import recording, variations
+from tests.hosts.specification import A10_TYPES, KERNEL, LAB_HOSTS, Gpu, HostSpec, a10s
 
-KERNEL = "5.15.0-119-generic"
-ROOT_DEVICE = "UUID=4f5f1b8e-6c0e-4d52-9f0a-2f4f5a9d7c11"
-#: Modules that the kernel of a tree has unless told otherwise.
-MODULES = ("drivers/gpu/drm/nouveau/nouveau", "drivers/vfio/pci/vfio-pci", "drivers/vfio/vfio_iommu_type1", "arch/x86/kvm/kvm")
+__all__ = ["A10_TYPES", "KERNEL", "LAB_HOSTS", "Gpu", "HostSpec", "a10s"]  # what others take from here
+
 #: Where a tree keeps what it was built from.
 _MEMORY = "var/lib/host-tree.json"
 #: How far the first virtual function of NVIDIA's GPUs is from its physical function: device 0, function 4. The others follow it.
 FIRST_VF = 4
-#: vGPU types that the driver of an A10 names, with how many fit on one GPU (data/vgpu_types.json).
-A10_TYPES = {
-    588: ("NVIDIA A10-1B", 24),
-    589: ("NVIDIA A10-2B", 12),
-    590: ("NVIDIA A10-1Q", 24),
-    591: ("NVIDIA A10-2Q", 12),
-    592: ("NVIDIA A10-3Q", 8),
-    593: ("NVIDIA A10-4Q", 6),
-    594: ("NVIDIA A10-6Q", 4),
-    595: ("NVIDIA A10-8Q", 3),
-    596: ("NVIDIA A10-12Q", 2),
-    597: ("NVIDIA A10-24Q", 1),
-}
-
-
-@dataclasses.dataclass
-class Gpu:
-    """One GPU. ``neighbour`` puts a network card into its IOMMU group, ``audio`` a second function onto its board."""
-
-    address: str
-    device: str = "2236"
-    subsystem: str = "10de:1482"
-    kind: str = "030200"
-    driver: str | None = None
-    vfs: int = 0  #: virtual functions now; each is an mdev parent, or on vendor VFIO
-    vfs_total: int = 16
-    backend: str = "mdev"  #: what the vGPU manager offers on virtual functions: mdev or vendor_vfio
-    active: dict[int, int] = dataclasses.field(default_factory=dict)  #: vGPUs: number of the virtual function -> type id
-    audio: bool = False
-    audio_driver: str | None = "snd_hda_intel"  #: what has the audio function now
-    neighbour: bool = False
-    boot_vga: bool = False
-    fell_off_bus: bool = False
-    bar1: int = 32 << 30
-    power_state: str = "D0"
-    boot_driver: str | None = None  #: what takes it with each boot, unless that module is blocked
-
-
-@dataclasses.dataclass
-class HostSpec:
-    """One host. ``firmware`` is the IOMMU that its firmware describes: dmar, ivrs or none."""
-
-    gpus: list[Gpu] = dataclasses.field(default_factory=list)
-    firmware: str = "dmar"
-    cmdline: str = ""  #: GRUB_CMDLINE_LINUX
-    cmdline_default: str = "quiet splash"  #: GRUB_CMDLINE_LINUX_DEFAULT
-    modules: list[str] = dataclasses.field(default_factory=lambda: ["kvm", "vfio", "vfio_pci", "vfio_iommu_type1"])
-    host_driver: str | None = None  #: version of a driver that is installed on the host itself
-    secure_boot: bool = False
-    hypervisor: bool = False
-    qemu: list[int] = dataclasses.field(default_factory=list)  #: process ids of QEMU
-    kernel_log: list[str] = dataclasses.field(default_factory=list)
-    loadable: list[str] = dataclasses.field(default_factory=lambda: list(MODULES))  #: modules that its kernel has
-    blocked: list[str] = dataclasses.field(default_factory=list)  #: modules that modprobe.d forbids
-    other_kernels: list[str] = dataclasses.field(default_factory=list)  #: installed beside the running one
-    headers: bool = True  #: of the running kernel
-    os_id: str = "ubuntu"
-    os_version: str = "22.04"
-    mdev: bool = True  #: does its kernel have the module
-    initramfs: list[str] = dataclasses.field(default_factory=lambda: ["nouveau", "nvme"])  #: modules that an initramfs is built with
-
-
-def a10s(**more: object) -> list[Gpu]:
-    """The two A10 of every lab host."""
-    return [Gpu(address, **more) for address in ("0000:41:00.0", "0000:a1:00.0")]  # type: ignore[arg-type]
-
-
-LAB_HOSTS: dict[str, HostSpec] = {
-    "gpu-container-0": HostSpec(a10s(), cmdline="intel_iommu=on"),
-    # The kernel does not use the IOMMU that the firmware offers: site.yml mends that, with a reboot.
-    "gpu-passthrough-0": HostSpec(a10s(), cmdline="intel_iommu=off"),
-    "gpu-vgpu-0": HostSpec(
-        a10s(driver="nvidia", vfs=16),
-        cmdline="intel_iommu=on",
-        modules=["kvm", "vfio", "vfio_pci", "vfio_iommu_type1", "mdev", "nvidia", "nvidia_vgpu_vfio"],
-    ),
-    # Boards whose display ports are on: class VGA, an audio function, memory behind a window of 256 MiB, no virtual functions (NVIDIA's
-    # displaymodeselector calls that physical_display_enabled_256MB_bar1). Ids: vgpu_types.json and pci.ids.
-    "gpu-passthrough-1": HostSpec(
-        [
-            Gpu(address, device="2230", subsystem="10de:1459", kind="030000", audio=True, vfs_total=0, bar1=256 << 20)
-            for address in ("0000:41:00.0", "0000:a1:00.0")
-        ],
-        cmdline="intel_iommu=on",
-    ),
-    # VT-d is off in the firmware, whatever the kernel is told.
-    "gpu-refused-0": HostSpec(a10s(), firmware="none", cmdline="intel_iommu=on"),
-}
 
 
 def build(root: Path, spec: HostSpec) -> None:
@@ -150,7 +61,7 @@ def reboot(root: Path) -> None:
 def build_initramfs(root: Path, spec: HostSpec | None = None) -> None:
     """What the pending ``update-initramfs`` does: the image holds modules, and modprobe's files as they are now. Here it is the list of both."""
     spec = spec or _recall(root)
-    modules = [f"usr/lib/modules/{KERNEL}/kernel/{name}.ko" for name in spec.initramfs]
+    modules = variations.modules_in_image(spec)
     files = [f"etc/modprobe.d/{path.name}" for path in sorted((root / "etc/modprobe.d").glob("*.conf"))]
     _write(root, f"boot/initrd.img-{KERNEL}", "".join(f"{name}\n" for name in [*modules, *files]))
 
@@ -260,107 +171,50 @@ def _below(root: Path, path: str, make: Callable[[Path], object]) -> None:
         make(file)
 
 
+def _machine(spec: HostSpec, boot: variations.Boot) -> recording.Machine:
+    """All of a host beside PCI functions, as it is after this boot: the guest in the same state, and what is varied."""
+    with_iommu = "guest-vgpu" if boot.iommu else "guest-iommu-off"
+    return variations.carry_out(recording.machine("guest-no-iommu" if spec.firmware == "none" else with_iommu), spec, boot)
+
+
+#: What a boot makes anew; the rest of a machine is on its disk.
+_RUNNING = re.compile(r"(proc|sys|dev)/.*|boot/grub/grub\.cfg")
+
+
 def _disk(root: Path, spec: HostSpec) -> None:
-    _write(root, "etc/os-release", f'NAME="Lab"\nID={spec.os_id}\nVERSION_ID="{spec.os_version}"\n')
-    _write(
-        root,
-        "etc/default/grub",
-        "# If you change this file, run 'update-grub' afterwards to update\n# /boot/grub/grub.cfg.\n\n"
-        "GRUB_DEFAULT=0\nGRUB_TIMEOUT=5\nGRUB_DISTRIBUTOR=`lsb_release -i -s 2> /dev/null || echo Debian`\n"
-        f'GRUB_CMDLINE_LINUX_DEFAULT="{_escaped(spec.cmdline_default)}"\nGRUB_CMDLINE_LINUX="{_escaped(spec.cmdline)}"\n',
-    )
-    (root / "etc/default/grub.d").mkdir()
-    _link(root, "lib", "usr/lib")
-    for name in ("vmlinuz", "config"):
-        _write(root, f"boot/{name}-{KERNEL}", "")
-    build_initramfs(root, spec)
-    for program in ("usr/sbin/update-grub", "usr/sbin/update-initramfs", "usr/bin/lsinitramfs"):
-        _write(root, program, "")
-    _write(
-        root,
-        "usr/share/misc/pci.ids",
-        "8086  Intel Corporation\n\t159b  E810\n"
-        "10de  NVIDIA Corporation\n\t1aef  GA102 High Definition Audio Controller\n\t2230  GA102GL [RTX A6000]\n"
-        "\t2236  GA102GL [A10]\n\t\t10de 1482  A10\n",
-    )
-    modules = [*spec.loadable, "mdev"] if spec.mdev else spec.loadable
-    _write(root, f"usr/lib/modules/{KERNEL}/modules.dep", "".join(f"kernel/{name}.ko:\n" for name in modules))
-    _write(root, f"usr/lib/modules/{KERNEL}/modules.builtin", "kernel/drivers/vfio/vfio.ko\n")
-    for release in spec.other_kernels:
-        _write(root, f"boot/vmlinuz-{release}", "")
-    if spec.headers:
-        _write(root, f"usr/src/linux-headers-{KERNEL}/Makefile", "")
-        _link(root, f"usr/lib/modules/{KERNEL}/build", f"usr/src/linux-headers-{KERNEL}")
-    if spec.blocked:
-        _write(root, "etc/modprobe.d/blocked.conf", "".join(f"blacklist {name}\n" for name in spec.blocked))
-    (root / "dev").mkdir()
-    if spec.host_driver:
-        for path in ("usr/bin/nvidia-smi", f"var/lib/dkms/nvidia/{spec.host_driver}/source/dkms.conf"):
-            _write(root, path, "")
-
-
-def _escaped(text: str) -> str:
-    return text.replace('"', '\\"')
+    _lay_out(root, _machine(spec, variations.Boot("", "", False)), lambda path: not _RUNNING.fullmatch(path))
 
 
 def _boot(root: Path, spec: HostSpec) -> None:
-    entry = f"/boot/vmlinuz-{KERNEL} root={ROOT_DEVICE} ro {grub_arguments(root)}".rstrip()
-    _write(
-        root,
-        "boot/grub/grub.cfg",
-        "#\n# DO NOT EDIT THIS FILE\n#\n### BEGIN /etc/grub.d/10_linux ###\nmenuentry 'Ubuntu' --class ubuntu --class os {\n"
-        f"\tlinux\t{entry}\n\tinitrd\t/boot/initrd.img-{KERNEL}\n}}\n### END /etc/grub.d/10_linux ###\n",
-    )
-    for part in ("proc", "sys"):
+    for part in ("proc", "sys", "dev"):
         shutil.rmtree(root / part, ignore_errors=True)
-    _write(root, "proc/cmdline", f"BOOT_IMAGE={entry}\n")
-    on = iommu_is_on(spec, entry)
-    _procfs(root, spec)
-    _firmware(root, spec)
-    _sysfs(root, spec, on)
+    arguments = grub_arguments(root)
+    boot = variations.Boot(arguments, str(uuid.uuid4()), iommu_is_on(spec, arguments))
+    _lay_out(root, _machine(spec, boot), lambda path: bool(_RUNNING.fullmatch(f"{path}/" if "/" not in path else path)))
+    _sysfs(root, spec, boot.iommu)
 
 
-def _procfs(root: Path, spec: HostSpec) -> None:
-    _write(root, "proc/sys/kernel/osrelease", f"{KERNEL}\n")
-    _write(root, "proc/sys/kernel/arch", "x86_64\n")
-    _write(root, "proc/sys/kernel/random/boot_id", f"{uuid.uuid4()}\n")
-    _write(root, "proc/version", f"Linux version {KERNEL} (buildd@lab) #129-Ubuntu SMP\n")
-    flags = "fpu vme de vmx" + (" hypervisor" if spec.hypervisor else "")
-    _write(root, "proc/cpuinfo", f"processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: {flags}\n")
-    _write(root, "proc/1/comm", "systemd\n")
-    (root / "proc/1/fd").mkdir()
-    _write(root, "proc/2/comm", "kthreadd\n")
-    (root / "proc/2/fd").mkdir()
-    for pid in spec.qemu:
-        _write(root, f"proc/{pid}/comm", "qemu-system-x86\n")
-        (root / f"proc/{pid}/fd").mkdir()
-        (root / f"proc/{pid}/fd/12").symlink_to("/dev/vfio/28")
-    _write(root, "dev/kmsg", "".join(f"6,{number},{number},-;{line}\n" for number, line in enumerate(spec.kernel_log)))
+def _lay_out(root: Path, machine: recording.Machine, chosen: Callable[[str], bool]) -> None:
+    for path in filter(chosen, machine.directories):
+        (root / path).mkdir(parents=True, exist_ok=True)
+    for path in filter(chosen, machine.files):
+        _write(root, path, machine.files[path])
+    for path in filter(chosen, machine.links):
+        _below(root, path, functools.partial(_point, target=machine.links[path]))
 
 
-def _firmware(root: Path, spec: HostSpec) -> None:
-    _write(root, "sys/firmware/acpi/tables/FACP", b"FACP")
-    if spec.firmware != "none":
-        _write(root, f"sys/firmware/acpi/tables/{spec.firmware.upper()}", spec.firmware.upper().encode())
-    _write(root, "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c", bytes([6, 0, 0, 0, int(spec.secure_boot)]))
-    for name, value in (("sys_vendor", "Example Inc."), ("product_name", "Lab R750"), ("bios_version", "2.1.3")):
-        _write(root, f"sys/class/dmi/id/{name}", f"{value}\n")
-    _write(root, "sys/kernel/security/lockdown", "[none] integrity confidentiality\n")
+def _point(file: Path, target: str) -> None:
+    file.symlink_to(target)
 
 
 def _sysfs(root: Path, spec: HostSpec, on: bool) -> None:
-    for part in ("sys/bus", "sys/devices", "sys/class/iommu", "sys/class/mdev_bus", "sys/kernel/iommu_groups", "sys/module"):
+    """PCI functions with their drivers, groups and vGPUs, and the modules that are loaded, as they are now."""
+    machine = _machine(spec, variations.Boot("", "", on))
+    for part in ("sys/bus", "sys/devices", "sys/class/mdev_bus", "sys/kernel/iommu_groups", "sys/module"):
         shutil.rmtree(root / part, ignore_errors=True)
-    for part in ("sys/bus/pci/devices", "sys/bus/pci/drivers", "sys/class/iommu", "sys/kernel/iommu_groups"):
+    for part in ("sys/bus/pci/devices", "sys/bus/pci/drivers", "sys/kernel/iommu_groups"):
         (root / part).mkdir(parents=True)
-    for name in spec.modules:
-        (root / f"sys/module/{name}").mkdir(parents=True)
-    if spec.host_driver and "nvidia" in spec.modules:
-        _write(root, "sys/module/nvidia/version", f"{spec.host_driver}\n")
-    if on:
-        unit = "dmar0" if spec.firmware == "dmar" else "ivhd0"
-        _write(root, f"sys/devices/virtual/iommu/{unit}/uevent", "")
-        _link(root, f"sys/class/iommu/{unit}", f"sys/devices/virtual/iommu/{unit}")
+    _lay_out(root, machine, lambda path: path.startswith(("sys/module", "sys/devices/")))
 
     groups = _Groups(root, on, default_domain((root / "proc/cmdline").read_text()))
     groups.add(_function(root, "pci0000:00/0000:00:00.0", "8086", "0998", "060000", None))
@@ -406,7 +260,21 @@ def _function(root: Path, place: str, vendor: str, device: str, code: str, drive
         (root / f"sys/bus/pci/drivers/{driver}").mkdir(exist_ok=True)
         _link(root, f"sys/bus/pci/drivers/{driver}/{address}", path)
         _link(root, f"{path}/driver", f"sys/bus/pci/drivers/{driver}")
+        _module(root, driver)
     return path
+
+
+def _module(root: Path, driver: str) -> None:
+    """Say which module a driver is of, as the guest's kernel does. NVIDIA's counts as loaded only on a host whose specification says so."""
+    path = f"sys/bus/pci/drivers/{driver}/module"
+    target = recording.recording().links.get(path)
+    if target is None or (root / path).is_symlink():
+        return
+    module = root / "sys/module" / os.path.basename(target)
+    if driver != "nvidia":
+        module.mkdir(exist_ok=True)
+    if module.is_dir():
+        (root / path).symlink_to(target)
 
 
 def _gpu(root: Path, gpu: Gpu, groups: _Groups) -> None:

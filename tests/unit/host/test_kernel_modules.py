@@ -82,6 +82,7 @@ def test_a_module_that_a_kernel_lacks_is_loaded_only_if_it_may_be_missing(tmp_pa
 
 def test_a_module_that_is_built_in_counts_as_loaded(root: Path, asked, run_module) -> None:
     asked = {**asked, "load": ["vfio-pci", "vfio"], "load_if_present": []}
+    (root / f"lib/modules/{tree.KERNEL}/modules.builtin").write_text("kernel/drivers/vfio/vfio.ko\n")
     assert run_module("kernel_modules", asked)["not_loaded"] == []
     (root / "sys/module/vfio").rmdir()
     (root / "sys/module/vfio_pci").rmdir()

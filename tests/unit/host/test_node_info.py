@@ -258,7 +258,7 @@ def test_what_we_block_ourselves_counts(tmp_path: Path, facts) -> None:
 def test_a_file_of_the_administrator_hides_the_one_of_that_name_from_a_package(tmp_path: Path, facts) -> None:
     facts(HostSpec())
     for place, text in (("etc", ""), ("usr/lib", "blacklist nouveau\n")):
-        (tmp_path / "host" / place / "modprobe.d").mkdir(parents=True)
+        (tmp_path / "host" / place / "modprobe.d").mkdir(parents=True, exist_ok=True)
         (tmp_path / "host" / place / "modprobe.d/nouveau.conf").write_text(text)
     assert _node.read(Host(str(tmp_path / "host")))["kernels"]["blocked"] == []
     (tmp_path / "host/etc/modprobe.d/nouveau.conf").unlink()
