@@ -42,12 +42,24 @@ UTILS = "plugins/module_utils"
 PLANS = re.compile(r"^def (make_plan|plan)\(", re.MULTILINE)
 #: Beside every file that plans: what it rests on, the parsing of command lines, and whether groups are viable.
 ALSO = (f"{UTILS}/_change.py", f"{UTILS}/_host/_cmdline.py", f"{UTILS}/_host/_groups.py")
+#: What a plan of vGPUs rests on, and what shows it, each with its tests.
+VGPU = "plugins/plugin_utils/_vgpu"
+PLANNED = {
+    f"{VGPU}/_demands.py": ("tests/unit/vgpu/test_plan_text.py",),
+    f"{VGPU}/_fleet_facts.py": ("tests/unit/vgpu/test_fleet_facts.py",),
+    f"{VGPU}/_holdings.py": ("tests/unit/vgpu/test_fleet_facts.py",),
+    f"{VGPU}/_placement.py": ("tests/unit/vgpu/test_placement.py", "tests/unit/vgpu/test_fits.py"),
+    f"{VGPU}/_plan_shape.py": ("tests/unit/vgpu/test_plan_text.py",),
+    f"{VGPU}/_plan_text.py": ("tests/unit/vgpu/test_plan_text.py",),
+    f"{VGPU}/_type_names.py": ("tests/unit/vgpu/test_type_names.py",),
+}
 #: Where the unit tests of a file are.
 TESTS = {
     f"{UTILS}/_host/": ("tests/unit/host",),
     f"{UTILS}/_cluster/": ("tests/unit/cluster",),
     f"{UTILS}/_firmware/": ("tests/unit/firmware",),
     f"{UTILS}/_change.py": ("tests/unit/test_change.py", "tests/unit/cluster/test_cordon.py"),
+    **PLANNED,
 }
 Key = tuple[str, str, str, str]
 
@@ -55,7 +67,7 @@ Key = tuple[str, str, str, str]
 def files() -> list[str]:
     """The files that are tried: those with a plan that a module carries out, by rule, so that a new one is not forgotten."""
     planning = (path for path in (env.CHECKOUT / UTILS).rglob("*.py") if PLANS.search(path.read_text()))
-    return sorted({*ALSO, *(str(path.relative_to(env.CHECKOUT)) for path in planning)})
+    return sorted({*ALSO, *PLANNED, *(str(path.relative_to(env.CHECKOUT)) for path in planning)})
 
 
 def tests_of(file: str) -> tuple[str, ...]:

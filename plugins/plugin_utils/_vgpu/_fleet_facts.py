@@ -103,7 +103,7 @@ class Reading:
                 by_reason[f"left out: {entry.left_out}"].append(entry.index)
             for reason in dict.fromkeys([*([entry.unknown] if entry.unknown else []), *entry.board.stays]):
                 by_reason[f"stays as it is: {reason}"].append(entry.index)
-        for reason, indexes in sorted(by_reason.items(), key=lambda item: (item[1], item[0])):
+        for reason, indexes in sorted(by_reason.items(), key=lambda item: item[1]):
             self.notes.append(f"node {name}, GPU {', '.join(map(str, indexes))}: {reason}.")
 
     def _configuration(self, name: str, owner: str, seen: t.Sequence[_Seen], vfio: bool) -> None:
@@ -136,11 +136,11 @@ def _wishes(host: Facts) -> tuple[str, str, dict[str, str]]:
     return mode, pool, {str(key): str(value) for key, value in labels.items()}
 
 
-def _stranger(host: Facts, node: Facts) -> str:
-    """Why a host is not the Node that it is taken for, whose VMs are then not on its GPUs; empty if it is."""
+def _stranger(host: Facts, node: Facts) -> str | None:
+    """Why a host is not the Node that it is taken for, whose VMs are then not on its GPUs; None if it is."""
     own, known = (host["preflight_host"].get("host") or {}).get("boot_id"), node.get("boot_id")
     if not own or not known or own == known:
-        return ""
+        return None
     return f"its boot id {own} is not that of Node {node['name']}, {known}: another machine, or one that booted meanwhile"
 
 

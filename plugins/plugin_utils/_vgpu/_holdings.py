@@ -37,7 +37,7 @@ class Board:
     index: int
     pci: str
     present: dict[str, int]
-    vfio: bool = False
+    vfio: bool
     held: collections.Counter[tuple[str, str]] = dataclasses.field(default_factory=collections.Counter)
     stays: list[str] = dataclasses.field(default_factory=list)
 
@@ -57,7 +57,7 @@ class Use:
     who: str
     resource: str
     count: int
-    types: frozenset[str] | None = dataclasses.field(compare=False)
+    types: frozenset[str] | None
 
 
 def guest(name: str) -> str:
@@ -143,7 +143,7 @@ def settle(boards: t.Sequence[Board], used: t.Iterable[Use], why: str) -> None:
     by_types: dict[frozenset[str] | None, list[Use]] = collections.defaultdict(list)
     for use in missing:
         by_types[use.types].append(use)
-    for types, group in sorted(by_types.items(), key=lambda item: (item[0] is None, sorted(item[0] or ()))):
+    for types, group in sorted(by_types.items(), key=lambda item: item[0] is None):
         _place(boards, types, group, why)
 
 

@@ -58,9 +58,12 @@ def use(who: str, count: int = 1) -> Facts:
 def fleet(gpus: list[Facts], *used: Facts, resource: str = RESOURCE, kubevirt: Facts | None = None, **host: t.Any) -> Facts:
     """One host n1 with these GPUs, on whose node these pods use a resource."""
     intent = {"host": "h1", "node": "n1", "workload": "vm-vgpu", "owner": host.pop("owner", "operator"), "limited": True, "state": "wanted"}
-    unknown = host.pop("unknown", {})
+    unknown, also = host.pop("unknown", {}), host.pop("also", {})
     variables = {"inventory_hostname": "h1", "preflight_host": {"gpus": gpus, "unknown": unknown}, "secret": object(), **host}
-    cluster = {"nodes": [{"name": "n1", "labels": {"a": "b"}, "used": {resource: list(used)} if used else {}}], "kubevirt": kubevirt}
+    cluster = {
+        "nodes": [{"name": "n1", "labels": {"a": "b"}, "used": {**({resource: list(used)} if used else {}), **also}}],
+        "kubevirt": kubevirt,
+    }
     return vgpu_fleet([variables], [intent], cluster)
 
 
@@ -123,9 +126,9 @@ SIX = {"A10-4Q": 1}
             id="what the host sees leaves one place for the other",
         ),
         pytest.param(
-            [gpu(vgpu()), second(vgpu())],
+            [gpu(vgpu()), second(vgpu()), gpu(vgpu(kind="NVIDIA A10-8Q"), address="0000:c1:00.0")],
             [use("ml/a"), use("ml/b")],
-            [("keep", SIX, [("one of ml/a, ml/b", "A10-4Q", 1)]), ("keep", SIX, [("one of ml/a, ml/b", "A10-4Q", 1)])],
+            [("keep", SIX, [("one of ml/a, ml/b", "A10-4Q", 1)])] * 2 + [(None, {"A10-8Q": 1}, [])],
             "ml/a, ml/b have 2 of",
             id="two VMs that the host does not see, on two GPUs",
         ),
@@ -164,6 +167,20 @@ SIX = {"A10-4Q": 1}
             "which of ml/a, ml/b hold its A10-4Q cannot be told",
             id="two processes that do not show which vGPU they hold",
         ),
+        pytest.param(
+            [gpu(vgpu(qemu("ml_a"), qemu("ml_b", 8)))],
+            [],
+            [("keep", SIX, [("one of ml/a, ml/b", "A10-4Q", 1)])],
+            "which of ml/a, ml/b hold its A10-4Q cannot be told",
+            id="two processes of which the cluster knows nothing either",
+        ),
+        pytest.param(
+            [gpu(vgpu())],
+            [{"namespace": "ml", "pod": "job", "vmi": None, "count": 1}],
+            [(None, SIX, [("pod ml/job", "A10-4Q", 1)])],
+            "",
+            id="a pod that is no VM",
+        ),
     ],
 )
 def test_who_holds_what(gpus: list[Facts], used: list[Facts], expected: list[t.Any], said: str) -> None:
@@ -186,6 +203,7 @@ def test_a_host_that_cannot_tell_leaves_it_to_the_cluster_and_says_so(used: list
     found = fleet([gpu(vgpu(known=False)), second(vgpu(known=False))], *used, unknown={"gpus.users": why})
     assert planned(found) == expected
     assert f"node n1: who holds its vGPUs is known from the cluster alone: {why}." in found["notes"]
+    assert "known from the cluster alone" in " ".join(fleet([gpu(vgpu(known=False)), second(vgpu())])["notes"])
 
 
 @pytest.mark.parametrize("resource", ["claim gpus", "nvidia.com/GA102GL_A10", "nvidia.com/gpu"])
@@ -193,6 +211,32 @@ def test_what_cannot_be_told_from_a_resource_can_be_on_every_gpu(resource: str) 
     found = fleet([gpu(vgpu()), second()], use("ml/a"), resource=resource)
     assert planned(found) == [("keep", SIX, [("ml/a", "A10-4Q", 1)]), ("keep", {}, [])]
     assert planned(fleet([gpu(vgpu(qemu("ml_a"))), second()], use("ml/a"), resource=resource))[1] == (None, {}, [])
+
+
+def test_a_resource_that_is_picked_by_pci_id_is_no_mediated_device_of_that_model() -> None:
+    permitted = {"pciHostDevices": [{"pciVendorSelector": "10DE:2236", "resourceName": "nvidia.com/GA102GL_A10"}]}
+    found = fleet([gpu(vgpu()), second()], use("ml/a"), resource="nvidia.com/GA102GL_A10", kubevirt={"permitted": permitted})
+    assert [mode for mode, _present, _vms in planned(found)] == ["keep", "keep"]
+
+
+def test_what_is_known_by_its_type_is_settled_before_what_is_not() -> None:
+    same = fleet([gpu(vgpu(qemu("ml_a"))), second(vgpu())], use("ml/a"), also={"claim gpus": [use("ml/a")]})
+    assert planned(same) == [("keep", SIX, [("ml/a", "A10-4Q", 1)])] * 2
+    two = fleet([gpu(vgpu(), vgpu())], use("ml/b"), also={"claim gpus": [use("ml/a")]})
+    assert planned(two) == [("keep", {"A10-4Q": 2}, [("ml/a", "A10-4Q", 1), ("ml/b", "A10-4Q", 1)])]
+
+
+def test_a_vm_with_all_that_is_left_on_a_gpu_of_two_types_leaves_its_gpus_as_they_are() -> None:
+    types = [{"id": kind, "name": name, "plain": name.split()[-1]} for kind, name in (("1", "NVIDIA A10-4Q"), ("2", "NVIDIA A10-4C"))]
+    gpus = [gpu(vgpu(kind="1"), backend="vendor_vfio"), second(vgpu(kind="1"), vgpu(kind="2"), backend="vendor_vfio")]
+    for entry in gpus:
+        entry["vgpu"]["types"] = types
+    permitted = {"pciHostDevices": [{"pciVendorSelector": "10DE:2236", "resourceName": "example.com/vgpu"}]}
+    found = fleet(gpus, use("ml/a", 3), resource="example.com/vgpu", kubevirt={"permitted": permitted})
+    assert planned(found) == [
+        ("keep", SIX, [("ml/a", "A10-4Q", 1)]),
+        ("keep", {"A10-4C": 1, "A10-4Q": 1}, [("ml/a", "A10-4C", 1), ("ml/a", "A10-4Q", 1)]),
+    ]
 
 
 def test_names_of_resources_are_those_that_kubevirt_permits() -> None:
@@ -213,6 +257,11 @@ def test_vgpus_of_vendor_vfio_are_told_by_pci_id_and_by_a_sibling_that_still_lis
     found = fleet([full, sibling], use("ml/a"), resource="example.com/vgpu", kubevirt={"permitted": permitted}, gpufleet_plan_pool="east")
     assert planned(found) == [(None, SIX, [("ml/a", "A10-4Q", 1)]), (None, {}, [])]
     assert (found["fleet"][0]["backend"], found["fleet"][0]["pool"], found["configurable"]) == ("vendor_vfio", "east", [])
+    assert found["notes"] == [
+        "node n1: it has no device configuration: the vGPU Device Manager makes mediated devices only, and its vGPUs are vendor VFIO."
+    ]
+    half = fleet([gpu(backend="vendor_vfio"), second(backend="none")])
+    assert half["fleet"][0]["backend"] == "vendor_vfio" and "no driver offers" not in " ".join(half["notes"])
     alone = fleet([full])
     assert planned(alone) == [("exclude", None, [])]
     assert "a vGPU of type 593, which the host no longer names" in " ".join(alone["notes"])
@@ -233,8 +282,9 @@ def test_vgpus_of_vendor_vfio_are_told_by_pci_id_and_by_a_sibling_that_still_lis
 def test_a_gpu_of_which_it_is_not_known_what_is_made_is_left_alone_and_its_node_gets_no_configuration(entry: Facts, said: str) -> None:
     found = fleet([entry, second()])
     assert [mode for mode, _present, _vms in planned(found)] == ["exclude", None]
-    assert said in " ".join(found["notes"])
+    assert said in found["notes"][0]
     assert found["configurable"] == []
+    assert found["notes"][1].startswith("node n1: it has no device configuration: the vGPU Device Manager would clear the GPU")
 
 
 def test_a_gpu_that_no_plan_can_take_is_left_out_and_the_others_keep_their_numbers() -> None:
@@ -243,6 +293,20 @@ def test_a_gpu_that_no_plan_can_take_is_left_out_and_the_others_keep_their_numbe
     assert found["configurable"] == []
     lost = fleet([gpu(fell_off_bus=True), second()])
     assert "GPU 0: left out: it has fallen off the bus" in " ".join(lost["notes"])
+    assert [entry["index"] for entry in lost["fleet"][0]["gpus"]] == [1]
+    with pytest.raises(AnsibleFilterError, match="node n1: it has no GPU"):
+        fleet([])
+
+
+def test_a_gpu_is_handed_on_with_all_that_tells_it_and_notes_come_in_the_order_of_the_gpus() -> None:
+    one, two = fleet([gpu(vgpu(qemu(None, 9))), second(vgpu(qemu("a_b")), subsystem="")])["fleet"][0]["gpus"]
+    assert {key: one[key] for key in ("index", "address", "gpu", "vendor_device", "subsystem")} == {
+        "index": 0, "address": "0000:41:00.0", "gpu": "A10", "vendor_device": "10DE:2236", "subsystem": "10DE:1482",
+    }  # fmt: skip
+    assert (two["address"], two["subsystem"]) == ("0000:a1:00.0", None)
+    found = fleet([second(vgpu(qemu("a_b"))), gpu(vgpu(qemu(None, 9)))])
+    assert [note[: len("node n1, GPU 0")] for note in found["notes"]] == ["node n1, GPU 0", "node n1, GPU 1"]
+    assert found["fleet"][0]["pool"] == "default"
 
 
 def test_a_gpu_without_a_backend_is_empty_unless_a_vm_has_it_as_a_whole() -> None:
@@ -253,8 +317,15 @@ def test_a_gpu_without_a_backend_is_empty_unless_a_vm_has_it_as_a_whole() -> Non
     assert planned(found) == [(None, {}, []), ("exclude", {}, [])]
     assert "GPU 1: stays as it is: ml/a has the whole GPU" in " ".join(found["notes"])
     assert "no driver offers vGPUs yet (no driver)" in " ".join(found["notes"])
+    assert len(found["notes"]) == 2, "the host could tell"
     blind = fleet([gpu(backend="none", users=None)], use("ml/a"), resource="nvidia.com/GA102GL_A10")
     assert planned(blind) == [("exclude", {}, [])]
+    assert "known from the cluster alone" in " ".join(blind["notes"])
+    nameless = fleet([gpu(backend="none", users=[qemu(None)])])
+    assert planned(nameless) == [("exclude", {}, [])]
+    assert "process 7 has the whole GPU" in " ".join(nameless["notes"])
+    more = fleet([gpu(backend="none", users=[qemu("ml_a", comm="cloud-hyperviso")]), second(vgpu())], use("ml/a", 2), resource="claim gpus")
+    assert planned(more) == [("exclude", {}, []), ("keep", SIX, [("ml/a", "A10-4Q", 1)])]
 
 
 def test_wishes_of_a_host_reach_the_fleet() -> None:
@@ -281,7 +352,7 @@ def test_a_wrong_variable_is_named(variable: str, value: t.Any, said: str) -> No
 
 
 def test_hosts_outside_the_run_and_hosts_that_were_not_read_are_left_out_by_name() -> None:
-    common = {"workload": "vm-vgpu", "owner": "operator", "why": "no IOMMU.\nmore"}
+    common = {"workload": "vm-vgpu", "owner": "operator", "why": "not in a box.\nmore"}
     intents = [
         {**common, "host": f"h{number}", "node": f"n{number}", "limited": limited, "state": state}
         for number, limited, state in [(1, True, "wanted"), (2, False, "unread"), (3, True, "refused")]
@@ -292,7 +363,7 @@ def test_hosts_outside_the_run_and_hosts_that_were_not_read_are_left_out_by_name
     found = vgpu_fleet(hosts, intents, cluster)
     assert [node["name"] for node in found["fleet"]] == ["n1"]
     assert found["notes"] == [
-        "Left out, with all that runs there: h3 (no IOMMU).",
+        "Left out, with all that runs there: h3 (not in a box).",
         "Not in this run, and so neither read nor planned: h2. Demands are served by the others alone.",
     ]
     with pytest.raises(AnsibleFilterError, match=r"no GPU can be planned\. Left out.*h3.*Not in this run.*h2"):
@@ -314,10 +385,14 @@ def test_a_host_that_is_another_machine_than_its_node_is_left_out(own: str | Non
 
 
 def test_more_vgpus_than_virtual_functions_cannot_be_made() -> None:
-    found = fleet([gpu(sriov={"total": 16, "enabled": 0}), second()])
-    assert found["functions"] == {"n1/0": 16, "n1/1": 32}
+    none = gpu(sriov={"total": 0, "enabled": 0}, address="0000:c1:00.0")
+    found = fleet([gpu(sriov={"total": 16, "enabled": 0}), second(sriov={"total": 24, "enabled": 0}), none])
+    assert found["functions"] == {"n1/0": 16, "n1/1": 24}
+    assert fleet([gpu(sriov={"total": 1, "enabled": 0})])["functions"] == {"n1/0": 1}
     demand = {"name": "many", "type": "A10-1Q", "count": 24}
-    many = noted(_plan.plan(found["fleet"], [{**demand, "gpus": ["n1/0"]}]), found)
+    plan = _plan.plan(found["fleet"], [{**demand, "gpus": ["n1/0"]}])
+    many = noted({**plan, "caveats": ["its own"]}, {**found, "notes": ["of the fleet"]})
+    assert many["caveats"][1:] == ["of the fleet", "its own"]
     assert many["caveats"][0].startswith("node n1, GPU 0: CANNOT BE MADE: 24 vGPUs are planned, and it can have 16 virtual functions")
     assert not any("CANNOT" in caveat for caveat in noted(_plan.plan(found["fleet"], [{**demand, "gpus": ["n1/1"]}]), found)["caveats"])
 
