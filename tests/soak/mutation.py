@@ -58,6 +58,7 @@ TESTS = {
     f"{UTILS}/_host/": ("tests/unit/host",),
     f"{UTILS}/_cluster/": ("tests/unit/cluster",),
     f"{UTILS}/_firmware/": ("tests/unit/firmware",),
+    f"{UTILS}/_image/": ("tests/unit/image",),
     f"{UTILS}/_change.py": ("tests/unit/test_change.py", "tests/unit/cluster/test_cordon.py"),
     **PLANNED,
 }
