@@ -127,6 +127,7 @@ def settle(boards: t.Sequence[Board], used: t.Iterable[Use], why: str) -> None:
         for (who, name), count in board.held.items():
             seen[who][name] += count
     missing = []
+    # What cannot be told comes last: it takes what the others leave.
     for use in sorted(used, key=lambda use: (use.types is None, use)):
         left = use.count
         for name in sorted(seen[use.who]):
@@ -143,7 +144,7 @@ def settle(boards: t.Sequence[Board], used: t.Iterable[Use], why: str) -> None:
     by_types: dict[frozenset[str] | None, list[Use]] = collections.defaultdict(list)
     for use in missing:
         by_types[use.types].append(use)
-    for types, group in sorted(by_types.items(), key=lambda item: item[0] is None):
+    for types, group in by_types.items():
         _place(boards, types, group, why)
 
 

@@ -239,6 +239,12 @@ def test_a_vm_with_all_that_is_left_on_a_gpu_of_two_types_leaves_its_gpus_as_the
     ]
 
 
+def test_vgpus_of_another_type_on_such_a_gpu_are_not_in_question() -> None:
+    both = [vgpu(), vgpu(kind="NVIDIA A10-4C")]
+    found = fleet([gpu(*both), second(*both)], use("ml/a"), use("ml/b"))
+    assert planned(found) == [("keep", {"A10-4C": 1, "A10-4Q": 1}, [("one of ml/a, ml/b", "A10-4Q", 1)])] * 2
+
+
 def test_names_of_resources_are_those_that_kubevirt_permits() -> None:
     permitted = {"mediatedDevices": [{"mdevNameSelector": "NVIDIA A10-4Q", "resourceName": "example.com/small"}]}
     found = fleet(
@@ -324,6 +330,7 @@ def test_a_gpu_without_a_backend_is_empty_unless_a_vm_has_it_as_a_whole() -> Non
     nameless = fleet([gpu(backend="none", users=[qemu(None)])])
     assert planned(nameless) == [("exclude", {}, [])]
     assert "process 7 has the whole GPU" in " ".join(nameless["notes"])
+    assert planned(fleet([gpu(backend="none", users=[qemu("ml_a", comm="cloud-hyperviso")])])) == [("exclude", {}, [])]
     more = fleet([gpu(backend="none", users=[qemu("ml_a", comm="cloud-hyperviso")]), second(vgpu())], use("ml/a", 2), resource="claim gpus")
     assert planned(more) == [("exclude", {}, []), ("keep", SIX, [("ml/a", "A10-4Q", 1)])]
 

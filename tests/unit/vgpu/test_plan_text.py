@@ -100,6 +100,77 @@ def test_a_gpu_that_nobody_has_afterwards_is_freed() -> None:
     assert "GPUs FREED" not in text(a_plan(again, kept))
 
 
+def test_every_part_of_the_text() -> None:
+    held = [{"vm": "ml/a", "type": "A10-4Q", "count": 2}, {"vm": "ml/b", "type": "A10-4Q"}]
+    names = ["headroom", "unserved", "disturbed", "gpus", "nodes", "profiles", "else"]
+    gpus = [
+        gpu(changed=True, types={}, mode="unused", disturbed=["ml/c"]),
+        gpu(changed=True, types={"A10-8Q": 3}, free={"A10-8Q": 3}, gpu=None, vendor_device="10DE:2236"),
+        gpu(holds=held, free={"A10-4Q": 3}, gpu=None),
+    ]
+    plan = a_plan(
+        *gpus,
+        served={"one": 1, "two": 2, "three": 0},
+        unserved=[{"demand": "three", "count": 4}],
+        objectives=[{"name": name, "value": 1, "bound": 1, "proven": True} for name in names],
+        status="time-limit",
+        caveats=["One.", "Two."],
+    )
+    quiet = [gpu(holds=held), gpu(index=1, holds=held[:1], free={"A10-4Q": 1})]
+    busy = [gpu(serves=[{"demand": "one", "type": "A10-4Q", "count": 1}]), gpu(index=1)]
+    plan["nodes"] += [{"node": "n2", "gpus": quiet}, {"node": "n3", "gpus": busy}]
+    assert text(plan) == textwrap.dedent("""\
+        vGPU plan. Nothing of it has been applied.
+
+        GPUs     2 of 7 change, 1 freed
+        VMs      1 disturbed
+        demands  2 of 3 served in full; 4 of 7 vGPUs NOT served
+        reached  1 vGPUs short of headroom (proven), 1 vGPUs not served (proven), 1 VMs disturbed (proven),
+                 1 GPUs in use (proven), 1 nodes in use (proven), 1 profiles (proven), 1 else (proven)
+        TIME ENDED: this is the best plan that was found; give gpufleet_plan_time_limit more seconds to go
+                    on
+
+        NODES, before -> after
+        n1: 2 of 3 GPUs change
+          GPU 0   A10        6 x A10-4Q -> nothing                             FREED
+                             disturbs ml/c
+          GPU 1   10DE:2236  6 x A10-4Q -> 3 x A10-8Q                          CHANGES
+                             idle     3 x A10-8Q
+          GPU 2              6 x A10-4Q                                        stays
+                             held by  ml/a: 2 x A10-4Q; ml/b: 1 x A10-4Q
+                             idle     3 x A10-4Q
+        n2: stays as it is (2 GPUs, 2 VMs)
+        n3: 0 of 2 GPUs change
+          GPU 0   A10        6 x A10-4Q                                        stays
+                             serves   one: 1 x A10-4Q
+          GPU 1   A10        6 x A10-4Q                                        stays
+
+        NOT SERVED
+          three: 4 x vGPU;
+
+        VMs DISTURBED (they lose their vGPU while their GPU is made anew)
+          n1 GPU 0: ml/c
+
+        GPUs FREED
+          n1 GPU 0
+
+        KNOW THIS FIRST
+          - One.
+          - Two.
+        """)
+
+
+def test_what_does_not_fit_into_its_column_gets_a_line_of_its_own_and_is_not_cut() -> None:
+    def shown(length: int) -> list[str]:
+        return text(a_plan(gpu(changed=True, before=None, types={"x" * length: 1}, gpu="A10"))).splitlines()
+
+    start = next(number for number, line in enumerate(shown(31)) if line.startswith("  GPU 0"))
+    assert shown(31)[start] == f"  GPU 0   A10        not known -> 1 x {'x' * 31}  CHANGES"
+    assert shown(32)[start : start + 2] == [f"  GPU 0   A10 not known -> 1 x {'x' * 32}", f"{' ' * 21}CHANGES"]
+    assert any("x" * 120 in line for line in shown(120))
+    assert _plan_text.WIDTH == 100
+
+
 def test_what_is_not_known_is_not_shown_as_nothing() -> None:
     shown = text(
         a_plan(
@@ -158,6 +229,7 @@ def test_the_documented_example_runs() -> None:
         (("nodes", 0, "gpus", 0, "index"), "0", r"gpus\[0\], index is '0'; it is the number of the GPU"),
         (("nodes", 0, "gpus", 0, "index"), True, "index is True"),
         (("nodes", 0, "gpus", 1, "index"), 0, "index is 0; another GPU of the node has it"),
+        (("nodes", 0, "gpus", 0, "mode"), 7, "mode is 7; it is one of"),
         (("nodes", 0, "gpus", 0, "mode"), None, "mode is None; it is one of equal, mixed, keep, unused"),
         (("nodes", 0, "gpus", 0, "types"), None, "types is None; it maps a type to how many"),
         (("nodes", 0, "gpus", 0, "types"), {"A10-4Q": -1}, "types, A10-4Q is -1; it is a whole number from 0 on"),
@@ -244,7 +316,11 @@ def test_demands_are_read_from_yaml_and_json(content: str) -> None:
         ("- web\n- {name: db}\n", "its entry 1 is 'web', and a mapping is needed"),
         ("- {name: db}\n- 5\n", "its entry 2 is 5"),
         ("- {name: web, name: db}\n", "it is neither YAML nor JSON: line 1, column 15: the key 'name' is there twice"),
-        ("- {name: web\n", "it is neither YAML nor JSON: "),
+        ("- {name: web\n", "it is neither YAML nor JSON: line 2, column 1: expected ',' or '}', but got '<stream end>'. Correct it there"),
+        ("- a\x01", "it is neither YAML nor JSON: unacceptable character #x0001: special characters are not allowed in "),
+        ("- {name: web, node_labels: {a: 1, a: 2}}\n", "it is neither YAML nor JSON: line 1, column 35: the key 'a' is there twice"),
+        (f"- {'x' * 58}\n", f"its entry 1 is '{'x' * 58}', and"),
+        (f"- {'x' * 59}\n", f"its entry 1 is '{'x' * 56}..., and"),
         ("- !!python/object:os.system {}\n", "it is neither YAML nor JSON: line 1, column 3: could not determine a constructor"),
         ("- {[a]: 1}\n", "it is neither YAML nor JSON: "),
         ("\t- x", "it is neither YAML nor JSON: "),
