@@ -24,7 +24,6 @@ OBJECTIVES = {
     "disturbed": "VMs disturbed",
     "gpus": "GPUs in use",
     "nodes": "nodes in use",
-    "profiles": "profiles",
 }
 #: A demand whose name begins so is a VM that was disturbed and gets its vGPU again.
 AGAIN = "vm "

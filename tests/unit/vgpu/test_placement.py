@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import pytest
@@ -49,6 +50,19 @@ def test_ids_of_equal_size_mode_are_multiples_of_the_size_where_the_driver_shows
 
 def test_a_gpu_before_ampere_or_with_whole_types_only_has_no_region_to_divide():
     assert [family for family in ("V100", "T4", "RTX8000P", "GH200", "B200X", "6000D") if _placement.region_of(GPUS[family])] == []
+
+
+def test_a_gpu_that_is_given_as_a_whole_has_one_place_only_if_it_has_a_time_sliced_type_of_its_size():
+    gpu = GPUS["B200X"]
+    whole = [kind for kind in gpu.types if not kind.slices and kind.size_gb == gpu.framebuffer_gb]
+    sliced = [kind for kind in gpu.types if kind.slices]
+    smaller = [dataclasses.replace(whole[0], size_gb=1)]
+    found = [_placement.mixed_ids(dataclasses.replace(gpu, types=tuple(types))) for types in (whole, sliced, smaller)]
+    assert found == [{gpu.framebuffer_gb: (0,)}, {}, {}]
+
+
+def test_a_size_that_a_gpu_does_not_have_has_no_place():
+    assert _placement.equal_ids(GPUS["L40S"], 5) == ()
 
 
 def test_two_gb_count_as_three_on_the_blackwell_of_96_gb_only():

@@ -193,3 +193,7 @@ def test_the_two_patterns_read_what_the_device_manager_s_read(text):
     sliced = r"^(?P<GPU>[A-Z0-9]+(-([a-zA-Z]+))*)-(?P<GB>0|[1-9][0-9]*)(?P<S>A|B|C|Q)\Z"
     mig = r"^(?P<GPU>[A-Z0-9]+)-(?P<G>[1-9])-(?P<GB>0|[1-9][0-9]*)(?P<S>A|B|C|Q)(?P<ATTR>(ME|NOME|MEALL|GFX))?\Z"
     assert _type_names.device_manager_reads(text) == bool(re.match(sliced, text) or re.match(mig, text))
+
+
+def test_what_is_not_said_of_a_type_is_not_in_its_name():
+    assert (_type_names.TypeName("A10", 4, "Q").key, _type_names.TypeName("A10", 4, "Q").brand) == ("A10-4Q", "")
