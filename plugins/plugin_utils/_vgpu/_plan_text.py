@@ -133,7 +133,7 @@ def text(plan: t.Any) -> str:
             lines += _wrapped(f"{entry['demand']}:", [f"{entry['count']} x {entry.get('type', 'vGPU')}; {entry.get('why', '')}"], 2)
     hit = [(name, gpu) for name, gpus in nodes for gpu in gpus if gpu.get("disturbed")]
     if hit:
-        lines += ["", "VMs DISTURBED (they lose their vGPU while their GPU is made anew)"]
+        lines += ["", "VMs DISTURBED (each has to stop, and gets its vGPU again where `again` names it)"]
         for name, gpu in hit:
             lines += _wrapped(f"{name} GPU {gpu['index']}:", gpu["disturbed"], 2)
     freed = [f"{name} GPU {gpu['index']}" for name, gpus in nodes for gpu in gpus if is_freed(gpu)]

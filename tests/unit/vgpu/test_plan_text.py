@@ -70,7 +70,7 @@ def test_a_plan_as_text(plan: dict[str, t.Any]) -> None:
         NOT SERVED
           render: 1 x A10-24Q; the 3 GPUs that could serve it are taken by other demands and running VMs
 
-        VMs DISTURBED (they lose their vGPU while their GPU is made anew)
+        VMs DISTURBED (each has to stop, and gets its vGPU again where `again` names it)
           gpu01 GPU 0: ml/a
 
         KNOW THIS FIRST
@@ -148,7 +148,7 @@ def test_every_part_of_the_text() -> None:
         NOT SERVED
           three: 4 x vGPU;
 
-        VMs DISTURBED (they lose their vGPU while their GPU is made anew)
+        VMs DISTURBED (each has to stop, and gets its vGPU again where `again` names it)
           n1 GPU 0: ml/c
 
         GPUs FREED
