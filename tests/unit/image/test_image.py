@@ -342,8 +342,10 @@ def test_a_branch_is_resolved_to_a_commit_that_decides(run_module: RunModule, be
     first = run_module(NAME, bench.params(source=address, revision="main"))
     assert first["changed"] and first["commit"] == commit and f"GIT_COMMIT={commit}" in bench.said("arguments")
     assert bench.said("context") == ["./Dockerfile", f"./{INSTALLER}", "./certs/.keep", "./nvidia-driver"]
-    for revision in ("v1", commit):
-        assert not run_module(NAME, bench.params(source=address, revision=revision))["changed"]
+    for source, revision in ((address, "v1"), (str(bench.source), "main"), (address, commit)):
+        assert not run_module(NAME, bench.params(source=source, revision=revision))["changed"]
+    (bench.registry.directory / "manifests" / TAG).unlink()
+    assert run_module(NAME, bench.params(source=str(bench.source), revision=commit))["changed"] and "./Dockerfile" in bench.said("context")
     git(bench.source, "commit", "-q", "-a", "-m", "two")
     assert run_module(NAME, bench.params(source=address, revision="main"), check=True)["changed"]
     assert "it has no branch or tag mian" in problem(run_module(NAME, bench.params(source=address, revision="mian")))
