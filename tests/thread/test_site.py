@@ -283,6 +283,15 @@ def test_a_second_release_under_another_name_is_refused_before_anything_is_read_
     assert [run.remote_tasks(host) for host in GOOD] == [[]] * len(GOOD)
 
 
+def test_a_run_that_refuses_all_its_hosts_writes_its_report_all_the_same(lab: Lab, second: Run) -> None:
+    REPORT.unlink(missing_ok=True)
+    run = lab.play("playbooks/validate.yml", "--limit", REFUSED)
+    assert run.rc == 2, run.output
+    [node] = [node for node in json.loads(REPORT.read_text(encoding="utf-8"))["nodes"] if node["name"] == REFUSED]
+    assert node["state"] == "refused"
+    assert "IOMMU" in node["problems"][0]
+
+
 def test_the_wait_looks_into_the_namespace_of_the_operator(lab: Lab, second: Run, tmp_path: Path) -> None:
     play = {
         "name": "Wait elsewhere",
