@@ -9,6 +9,7 @@ Afterwards the lab is fresh again.
 
 from __future__ import annotations
 
+import json
 import sys
 import typing as t
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from tests.hosts import tree
 
 from .conftest import CHECKOUT, Lab, Run
-from .test_site import GOOD, REFUSED, labels, writes
+from .test_site import GOOD, REFUSED, REPORT, labels, writes
 
 HOST = "gpu-passthrough-0"  # its IOMMU is off in the kernel; here nouveau has its GPUs as well
 SECOND = "0000:a1:00.0"
@@ -116,8 +117,12 @@ def test_a_gpu_that_does_not_come_back_keeps_the_node_out(lab: Lab, host: Path, 
         f"root = Path({str(host)!r})\ngpus = tree.seat(root, [])\ntree.seat(root, gpus[:1])\n",
         encoding="utf-8",
     )
-    run = lab.play(PLAYBOOK, "--limit", HOST, "-e", f"gpufleet_reboot_command='{sys.executable} {losing}'")
+    # The same steps in site, which reports, although the run ends here.
+    REPORT.unlink(missing_ok=True)
+    run = lab.play("site.yml", "--limit", HOST, "-e", f"gpufleet_reboot_command='{sys.executable} {losing}'")
     assert rebooted(run) == [HOST]
+    [reported] = [node for node in json.loads(REPORT.read_text(encoding="utf-8"))["nodes"] if node["name"] == HOST]
+    assert (reported["state"], reported["schedulable"]) == ("refused", False)
     assert f"not back: {SECOND}" in run.failures()[HOST], run.output
     assert lab.kubectl("get", "node", HOST)["spec"].get("unschedulable")
     # The next run has not seen it before, and knows it all the same.
