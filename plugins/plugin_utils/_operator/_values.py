@@ -42,6 +42,9 @@ ENUMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("driver", "kernelModuleType"), ("auto", "open", "proprietary")),
 )
 
+#: The ConfigMap of the Device Manager that the operator writes itself (controllers/object_controls.go:613-619).
+STOCK_CONFIG = "default-vgpu-devices-config"
+
 #: What the chart needs of the vGPU manager's image, and the variable that gives it.
 _IMAGE = {"repository": "gpufleet_registry", "image": "gpufleet_operator_values", "version": "gpufleet_vgpu_version"}
 
@@ -67,30 +70,34 @@ def operator_values(intents: t.Iterable[t.Mapping[str, t.Any]], options: t.Mappi
         if found is not None and found not in allowed:
             raise ValueError(f"gpufleet_operator_values: {'.'.join(path)} can be {' or '.join(allowed)}, not {found!r}")
     _check_vgpu_manager(hosts, wanted["vgpuManager"])
-    name = str(options.get("vgpu_config_name") or "")
-    _check_config_name(name, wanted, "gpufleet_operator_values")
+    name = options.get("vgpu_config_name")  # None: not known yet
+    if hosts and name is not None:
+        _check_config_name(name, wanted)
     present = options.get("present")
     if present:
         # A limited run decides for its part of the fleet only: what the release has, stays; what it lacks, comes.
         kept = merged(wanted, plain(present))
-        if any(intent["workload"] == "vm-vgpu" and intent.get("limited") for intent in intents):
-            _check_config_name(
-                name, merged({"vgpuDeviceManager": {"config": {"name": ""}}}, plain(present)), "a run of a part of the fleet"
-            )
+        if name is not None and any(intent["workload"] == "vm-vgpu" and intent.get("limited") for intent in intents):
+            _check_config_name(name, plain(present), kept=True)
         _check_present(intents, kept)
         return kept
     return wanted
 
 
-def _check_config_name(name: str, values: Values, who: str) -> None:
-    """Does the Device Manager mount the ConfigMap that the profiles are of? Empty is the stock one."""
-    found = _at(values, ("vgpuDeviceManager", "config", "name"))
-    if name and found != name:
-        why = "keeps" if who.startswith("a run") else "gives"
-        raise ValueError(
-            f"{who} {why} {found or 'the stock one'!r} as vgpuDeviceManager.config.name, and the profiles are of ConfigMap {name}. "
-            f"{'Run site.yml once without --limit' if why == 'keeps' else 'Leave that value out'}"
-        )
+def _check_config_name(name: str, values: Values, kept: bool = False) -> None:
+    """Does the Device Manager mount the ConfigMap that the profiles are of? Empty is the stock one. ``kept``: by a run of a part of the fleet."""
+    found = _at(values, ("vgpuDeviceManager", "config", "name")) or ""
+    if ("" if found == STOCK_CONFIG else found) == name:
+        return
+    who = "a run of a part of the fleet keeps" if kept else "gpufleet_operator_values gives"
+    whose = f"ConfigMap {name}" if name else "NVIDIA's stock configuration"
+    if not name:
+        remedy = f"Set gpufleet_vgpu_config_name: {found}, so that they are taken from there"
+    else:
+        remedy = "Run site.yml once without --limit" if kept else "Leave that value out"
+    raise ValueError(
+        f"{who} {found or STOCK_CONFIG!r} as vgpuDeviceManager.config.name, and the profiles of the inventory are of {whose}. {remedy}"
+    )
 
 
 def _check_present(intents: list[t.Mapping[str, t.Any]], kept: Values) -> None:

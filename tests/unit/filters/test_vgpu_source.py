@@ -204,7 +204,9 @@ def test_the_chart_is_told_the_config_map() -> None:
     [
         ({"values": {"vgpuDeviceManager": {"config": {"name": "mine"}}}}, "gives 'mine' as vgpuDeviceManager.config.name"),
         ({"present": {"vgpuDeviceManager": {"config": {"name": "mine"}}}}, "keeps 'mine' as vgpuDeviceManager.config.name"),
-        ({"present": {"sandboxWorkloads": {"enabled": True}, "vgpuManager": {"enabled": True}}}, "keeps 'the stock one'"),
+        ({"present": {"sandboxWorkloads": {"enabled": True}, "vgpuManager": {"enabled": True}}}, "keeps 'default-vgpu-devices-config'"),
+        ({"vgpu_config_name": "", "values": {"vgpuDeviceManager": {"config": {"name": "mine"}}}}, "Set gpufleet_vgpu_config_name: mine"),
+        ({"vgpu_config_name": "", "present": {"vgpuDeviceManager": {"config": {"name": "mine"}}}}, "Set gpufleet_vgpu_config_name: mine"),
     ],
 )
 def test_another_config_map_in_the_chart_is_refused(more: dict[str, t.Any], said: str) -> None:
@@ -212,3 +214,9 @@ def test_another_config_map_in_the_chart_is_refused(more: dict[str, t.Any], said
     with pytest.raises(ValueError, match=r"vgpuDeviceManager\.config\.name") as error:
         operator_values(intents, {**OPTIONS, "vgpu_config_name": OURS, **more})
     assert said in str(error.value)
+
+
+def test_the_stock_config_map_by_its_name_is_the_stock_one() -> None:
+    intents = node_intents([host()], run_hosts=["v"])["intents"]
+    for name in ("", "default-vgpu-devices-config"):
+        operator_values(intents, {**OPTIONS, "values": {"vgpuDeviceManager": {"config": {"name": name}}}})
