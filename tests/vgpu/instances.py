@@ -76,15 +76,22 @@ def _fleet(random_: random.Random, gpus: int) -> tuple[list[dict[str, t.Any]], d
     return nodes, held
 
 
+def _racks(nodes: list[dict[str, t.Any]]) -> list[list[str]]:
+    """What pins and exclusions name: racks of nodes, at most 20 of them."""
+    size = max(4, -(-len(nodes) // 20))
+    return [[node["name"] for node in nodes[start : start + size]] for start in range(0, len(nodes), size)]
+
+
 def _limits(random_: random.Random, nodes: list[dict[str, t.Any]], able: list[str]) -> dict[str, t.Any]:
     """A pin or an exclusion that leaves something."""
     kind = random_.choice(("nodes", "labels", "exclude"))
+    chosen = random_.choice(able)
+    rack = next(rack for rack in _racks(nodes) if chosen in rack)
     if kind == "nodes":
-        return {"nodes": sorted(random_.sample(able, min(len(able), 4)))}
+        return {"nodes": rack}
     if kind == "labels":
-        node = next(node for node in nodes if node["name"] == random_.choice(able) or node["name"] == able[0])
-        return {"node_labels": dict(node["labels"])}
-    return {"exclude_nodes": [random_.choice(able)]} if len(able) > 1 else {}
+        return {"node_labels": dict(next(node["labels"] for node in nodes if node["name"] == chosen))}
+    return {"exclude_nodes": rack} if set(able) - set(rack) else {}
 
 
 def _mean(model: str, share: float) -> float:

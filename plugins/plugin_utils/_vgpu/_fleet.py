@@ -241,10 +241,17 @@ def _nodes(values: t.Any) -> tuple[list[Gpu], dict[str, dict[str, str]]]:
     return sorted(gpus, key=lambda gpu: (gpu.node, gpu.index)), labels
 
 
-def _accepted(item: _Item, gpus: list[Gpu], right_size: bool) -> tuple[str, frozenset[str]]:
+@dataclasses.dataclass(frozen=True)
+class Offers:
+    """The GPU models of a fleet by family code, and all their types by name."""
+
+    models: dict[str, _offers.Offer]
+    kinds: dict[str, _offers.Kind]
+
+
+def _accepted(item: _Item, offers: Offers, right_size: bool) -> tuple[str, frozenset[str]]:
     """What would serve a demand, by name, and how the demand is put."""
-    offers = {gpu.offer.family: gpu.offer for gpu in gpus}
-    kinds = {kind.name: kind for offer in offers.values() for kind in offer.kinds}
+    kinds = offers.kinds
     named = item.optional("type")
     if named:
         if "size_gb" in item.value or "series" in item.value:
@@ -253,7 +260,7 @@ def _accepted(item: _Item, gpus: list[Gpu], right_size: bool) -> tuple[str, froz
             why = "no GPU of this fleet has it" if named in _offers.every_type() else "no GPU has it"
             item.wrong(f"type {named}: {why}; nearest: {_offers.nearest(named, kinds)}")
         wanted = kinds[named]
-        families = [offer for offer in offers.values() if offer.kind(named)]
+        families = [offer for offer in offers.models.values() if offer.kind(named)]
         more = [] if wanted.mig or not right_size else [kind for offer in families for kind in offer.kinds]
         larger = {kind.name for kind in more if not kind.mig and kind.series == wanted.series and kind.size_gb >= wanted.size_gb}
         return named, frozenset(larger | {named})
@@ -304,16 +311,23 @@ def _scope(item: _Item, gpus: list[Gpu], labels: dict[str, dict[str, str]]) -> l
     return open_
 
 
-def _demand(value: t.Any, gpus: list[Gpu], labels: dict[str, dict[str, str]], right_size: bool) -> Demand:
+#: What pins leave, by wish and pins: most demands share it.
+Scopes = dict[tuple[str, ...], frozenset[str]]
+
+
+def _demand(value: t.Any, gpus: list[Gpu], offers: Offers, labels: dict[str, dict[str, str]], right_size: bool, scopes: Scopes) -> Demand:
     item = _Item("demands", value, _DEMAND_KEYS)
     name = item.text("name")
     item.where = f"demand {name}"
     count = item.whole("count", 1, 1)
-    wish, accepts = _accepted(item, gpus, right_size)
-    scope = _scope(item, gpus, labels)
-    able = frozenset(gpu.name for gpu in scope if any(kind.name in accepts for kind in gpu.offer.kinds))
+    wish, accepts = _accepted(item, offers, right_size)
+    key = (wish, *(repr(item.value.get(entry)) for entry in ("nodes", "gpus", "node_labels", "exclude_nodes")))
+    if key not in scopes:
+        scope = _scope(item, gpus, labels)
+        scopes[key] = frozenset(gpu.name for gpu in scope if not accepts.isdisjoint(gpu.offer.names))
+    able = scopes[key]
     if not able:
-        others = sorted({gpu.node for gpu in gpus if any(kind.name in accepts for kind in gpu.offer.kinds)})
+        others = sorted({gpu.node for gpu in gpus if not accepts.isdisjoint(gpu.offer.names)})
         item.wrong(f"its pins leave only GPUs that have no {wish}; nodes that have it: {', '.join(others[:5])}")
     spread = item.value.get("spread")
     if spread is True:
@@ -332,9 +346,12 @@ def read(fleet: t.Any, demands: t.Any, right_size: bool = False) -> Fleet:
         raise ValueError("fleet: none of its nodes has a GPU; list them under gpus")
     if not isinstance(demands, list):
         raise ValueError(f"demands: a list is needed, not {demands!r}")
+    models = {gpu.offer.family: gpu.offer for gpu in gpus}
+    offers = Offers(models, {kind.name: kind for offer in models.values() for kind in offer.kinds})
+    scopes: Scopes = {}
     found: dict[str, Demand] = {}
     for value in demands:
-        demand = _demand(value, gpus, labels, right_size)
+        demand = _demand(value, gpus, offers, labels, right_size, scopes)
         if demand.name in found:
             raise ValueError(f"demand {demand.name}: it is there twice; add its counts or name them apart")
         found[demand.name] = demand

@@ -25,7 +25,7 @@ import dataclasses
 import itertools
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _fleet, _solve
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _covers, _fleet, _solve
 
 OBJECTIVES = ("unserved", "disturbed", "gpus", "nodes", "profiles")
 
@@ -115,6 +115,9 @@ class Model:
         self._limit_spread()
         self._limit_vfio()
         self._tighten()
+        if len(self.open) < _covers.LARGE:
+            for terms, least in list(_covers.rows(self, self._slots)):
+                self.program.row(terms, lower=least)
         if options.headroom != "none":
             self._keep_headroom()
         self._objectives = {name: self._objective(name) for name in options.objectives}

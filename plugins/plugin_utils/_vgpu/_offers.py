@@ -39,8 +39,16 @@ class Offer:
     kinds: tuple[Kind, ...]
     places: tuple[tuple[int, int, tuple[int, ...]], ...]
 
+    @functools.cached_property
+    def by_name(self) -> dict[str, Kind]:
+        return {kind.name: kind for kind in self.kinds}
+
+    @functools.cached_property
+    def names(self) -> frozenset[str]:
+        return frozenset(self.by_name)
+
     def kind(self, name: str) -> Kind | None:
-        return next((kind for kind in self.kinds if kind.name == name), None)
+        return self.by_name.get(name)
 
 
 @functools.cache
