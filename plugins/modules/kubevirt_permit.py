@@ -268,6 +268,8 @@ class Permit:
             try:
                 body = _kubevirt.patch(self.seen, configuration)
                 answer = self.client.patch(_permit_io.path(self.seen), body, dry_run=self.module.check_mode)
+                for text in self.client.warnings:
+                    self.module.warn(f"The API server says of {self.seen.target}: {text}")
             except _client.ApiError as error:
                 if error.status == 403 and self.module.check_mode:
                     self.module.warn(f"The API server does not allow a dry run, so this is computed without it: {error}")

@@ -209,6 +209,10 @@ def test_the_list_of_disabled_gates_is_kept_or_its_loss_is_seen(api: Api, versio
         result = permit(check=check, feature_gates={"disabled": ["GPUsWithDRA"]})
         assert result["failed"] is (version in BEFORE)
         assert not result["failed"] or "pruned" in result["msg"]
+        assert (
+            any('unknown field "spec.configuration.developerConfiguration.disabledFeatureGates"' in w for w in result["warnings"])
+            is result["failed"]
+        )
     assert configuration(api)["developerConfiguration"] == ({"disabledFeatureGates": ["GPUsWithDRA"]} if version in SINCE else {})
 
 

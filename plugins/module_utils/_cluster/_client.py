@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import typing as t
 import urllib.parse
@@ -120,12 +121,16 @@ def credentials_from(params: t.Mapping[str, t.Any], environment: t.Mapping[str, 
 
 
 class Client:
-    """Requests to one API server. ``server`` is its address, ``source`` says where the credentials came from."""
+    """Requests to one API server. ``server`` is its address, ``source`` says where the credentials came from.
+
+    ``warnings`` are what it said beside its answers, each once: a field that it does not know, something deprecated, a webhook's remark.
+    """
 
     def __init__(self, configuration: t.Any, headers: t.Mapping[str, t.Any], source: str) -> None:
         configuration.retries = False  # retries are ours, with a limit in seconds
         self.server: str = configuration.host
         self.source = source
+        self.warnings: t.List[str] = []
         self._answered = False
         self._configuration = configuration
         self._pool = ApiClient(configuration).rest_client.pool_manager
@@ -229,6 +234,7 @@ class Client:
             reason = _unreachable(error)
             raise ApiError(method, path, f"{self.server} (from {self.source})", None, f"no answer: {reason}", "") from error
         self._answered = True
+        self.warnings += [text for text in dict.fromkeys(warnings_in(answer.headers.getlist("Warning"))) if text not in self.warnings]
         try:
             decoded = json.loads(answer.data) if answer.data else None
         except ValueError:
@@ -241,6 +247,15 @@ class Client:
     def _failure(self, method: str, path: str, status: int, answer: t.Optional[Json]) -> ApiError:
         answer = answer or {}
         return ApiError(method, path, self.server, status, answer.get("reason") or "failed", answer.get("message") or "")
+
+
+_WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
+
+
+def warnings_in(headers: t.Iterable[str]) -> t.List[str]:
+    """The texts of ``Warning: 299 - "..."`` headers, without the blank ones that KubeVirt's webhook adds for gates that it knows."""
+    texts = [re.sub(r"\\(.)", r"\1", text) for header in headers for text in _WARNING.findall(header)]
+    return [text for text in texts if text.strip()]
 
 
 def _unreachable(error: Exception) -> str:

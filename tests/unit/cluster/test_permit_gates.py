@@ -191,6 +191,21 @@ def test_a_gate_that_another_writer_disables_meanwhile_is_not_put_into_both_list
     assert result["failed"] and "disabledFeatureGates" in result["msg"] and developer(api) == {"disabledFeatureGates": ["HostDevices"]}
 
 
+def test_what_the_api_server_warns_of_is_passed_on_and_blanks_are_not(api: FakeApi, kubevirt, run_module) -> None:
+    kubevirt("v1.9.0")
+    answer = api.answer
+
+    def warned(request: t.Any) -> t.Any:
+        status, item, headers = answer(request)
+        said = '299 - "gate \\"HostDevices\\" is alpha", 299 - "", 299 - " "' if request.method == "PATCH" else ""
+        return status, item, {**headers, **({"Warning": said} if said else {})}
+
+    api.answer = warned  # type: ignore[method-assign]
+    done = run_module("kubevirt_permit", {**api.params, "feature_gates": {"present": ["HostDevices"]}})
+    assert not done["failed"]
+    assert done["warnings"] == ['The API server says of KubeVirt kubevirt/kubevirt: gate "HostDevices" is alpha']
+
+
 DISABLED = {"spec": {"configuration": {"developerConfiguration": {"disabledFeatureGates": ["HostDevices"]}}}}
 
 
