@@ -14,7 +14,7 @@ RUN := $(IN) python tests/tools/run_parts.py
 GUEST_SCENARIO := host_devices
 
 .DEFAULT_GOAL := help
-.PHONY: help check-machine demo test unit unit-targets lint lint-fast lab-test test-core219 bench soak lab-up lab-down shell clean
+.PHONY: help check-machine demo test unit unit-targets lint lint-fast lab-test image-test test-core219 bench soak lab-up lab-down shell clean
 .PHONY: format format-check ruff types yamllint ansible-lint docs-lint sanity pytest-lab molecule-lab in-core219 syntax
 .PHONY: kernel-smoke kernel-test record-guests pytest-kernel-smoke pytest-kernel molecule-kernel
 
@@ -50,6 +50,10 @@ lint-fast: ## the linters that take seconds
 
 lab-test: ## the lab itself, the playbooks on it, and the molecule scenarios of it and of BMCs; one lab at a time
 	@$(RUN) pytest-lab molecule-lab
+
+image-test: ## a real container image, built and pushed to the lab's registry; needs podman and buildah, says so if they are missing
+	@tests/tools/check-machine image
+	@$(IN) python -m pytest -q tests/lab tests/thread -m engine
 
 kernel-smoke: ## the kernel suite's first scenarios, on emulated machines with NVIDIA-looking devices
 	@$(RUN) pytest-kernel-smoke molecule-kernel
@@ -117,7 +121,7 @@ sanity: ## ansible-test sanity of what the collection archive holds
 	@$(IN) python tests/tools/sanity.py
 
 pytest-lab:
-	@$(IN) python -m pytest -q tests/lab tests/thread
+	@$(IN) python -m pytest -q tests/lab tests/thread -m 'not engine'
 
 molecule-lab:
 	@cd extensions && $(IN) molecule test --all --exclude $(GUEST_SCENARIO)

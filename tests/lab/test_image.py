@@ -24,6 +24,8 @@ from tests.hosts import tree
 from tests.lab import engines, pki, processes, registry
 from tests.lab.layout import CHECKOUT, Layout
 
+#: Not part of ``make test``: container engines are installed by an administrator.
+pytestmark = pytest.mark.engine
 VERSION = "580.95.02"
 
 

@@ -18,6 +18,8 @@ from tests.lab.layout import Layout
 from .conftest import Lab, Run
 from .test_site import writes
 
+#: Not part of ``make test``: container engines are installed by an administrator.
+pytestmark = pytest.mark.engine
 VERSION = "580.95.02"
 
 

@@ -26,7 +26,7 @@ def lane(core: str) -> str:
         other = "the newest ansible-core, which needs Python 3.12 or newer"
     else:
         other = "ansible-core 2.19 (make test-core219, needs Python 3.11)"
-    left = f"{other}, the further scenarios of make kernel-test, the campaigns of make soak"
+    left = f"{other}, the further scenarios of make kernel-test, make image-test, the campaigns of make soak"
     return f"lane: ansible-core {core}, Python {platform.python_version()}, Linux {platform.release()}; not run: {left}"
 
 
