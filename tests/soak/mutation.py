@@ -40,8 +40,8 @@ LEAST = 0.80
 UTILS = "plugins/module_utils"
 #: What makes a file one that plans.
 PLANS = re.compile(r"^def (make_plan|plan)\(", re.MULTILINE)
-#: Beside every file that plans: what it rests on, the parsing of command lines, and whether groups are viable.
-ALSO = (f"{UTILS}/_change.py", f"{UTILS}/_host/_cmdline.py", f"{UTILS}/_host/_groups.py")
+#: Beside every file that plans: what it rests on, the merge of permits, the parsing of command lines, and whether groups are viable.
+ALSO = (f"{UTILS}/_change.py", f"{UTILS}/_cluster/_kubevirt_merge.py", f"{UTILS}/_host/_cmdline.py", f"{UTILS}/_host/_groups.py")
 #: What a plan of vGPUs rests on, and what shows it, each with its tests.
 VGPU = "plugins/plugin_utils/_vgpu"
 PLANNED = {

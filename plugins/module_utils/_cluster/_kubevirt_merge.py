@@ -138,7 +138,6 @@ class _Lists:
                 first = False
         before = [{**read(entry.kind, raw).shown(), **({DISABLED: True} if raw.get(DISABLED) else {})} for raw in same]
         self.permitted[field] = rewritten
-        self._by_key[entry.key] = [kept]
         return [Change(entry.target, "correct", before, [{**entry.shown(), selector: kept[selector]}], reason)]
 
 

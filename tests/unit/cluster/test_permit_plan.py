@@ -98,6 +98,20 @@ def test_an_entry_is_corrected_where_it_stands(raws: list[t.Any], reason: str, a
     assert body["permittedHostDevices"]["pciHostDevices"] == after
 
 
+@pytest.mark.parametrize("disabled", [False, True])
+def test_what_was_there_is_shown_as_it_was(disabled: bool) -> None:
+    raws = [{**RAW, **({"disabled": True} if disabled else {})}, RAW]
+    [change] = _kubevirt.make_plan(Request((A10,)), seen(permitted(*raws)))[0].changes
+    assert [entry.get("disabled") for entry in change.before] == [disabled or None, None]
+
+
+def test_what_exact_takes_out_stands_in_nobodys_way() -> None:
+    wanted = Entry("mdev", "NVIDIA A10-4Q", "nvidia.com/A10")
+    plan, body = _kubevirt.make_plan(Request((wanted,), "exact", "nvidia.com/"), seen(permitted(RAW)))
+    assert plan.blockers == []
+    assert body["permittedHostDevices"] == {"pciHostDevices": [], "mediatedDevices": [wanted.raw()]}
+
+
 def test_a_planned_entry_is_permitted_in_words_only() -> None:
     plan, body = _kubevirt.make_plan(Request((PLANNED,)), seen(permitted(OTHER)))
     assert [(change.action, change.before) for change in plan.changes] == [("permit", None)] and body == {}
@@ -193,3 +207,26 @@ def test_what_somebody_else_should_change_reads_the_same_each_time() -> None:
     plan, _ = _kubevirt.make_plan(Request((A10,), gates_present=("HostDevices",)), seen(permitted(), metadata=metadata))
     remedy = plan.blockers[-1].remedy
     assert 0 < remedy.index("developerConfiguration") < remedy.index("permittedHostDevices")
+
+
+def test_what_is_adopted_may_be_a_second_name_for_a_device_where_kubevirts_own_object_is_written() -> None:
+    request = Request((Entry("mdev", "NVIDIA A10-4Q", "nvidia.com/OTHER"),), adopt_in_use=True)
+    plan, body = _kubevirt.make_plan(request, seen(users=[("VM ml/x", "nvidia.com/NVIDIA_A10-4Q")]))
+    assert plan.blockers == [] and len(body["permittedHostDevices"]["mediatedDevices"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(1, "n0 advertises it,"), (5, "n0, n1, n2, n3, n4 advertise it,"), (6, "n0, n1, n2, n3, n4 and others advertise it,")],
+)
+def test_nodes_that_advertise_what_exact_forbids_are_named_up_to_five(number: int, words: str) -> None:
+    advertised = {"nvidia.com/T4": {f"n{index}": 1 for index in range(number)}}
+    plan, _body = _kubevirt.make_plan(Request((A10,), "exact", "nvidia.com/"), seen(permitted(RAW, OTHER), users=(), advertised=advertised))
+    [blocker] = plan.blockers
+    assert blocker.problem.startswith(words)
+
+
+@pytest.mark.parametrize(("entry", "known"), [(A10, True), (PLANNED, False)])
+def test_a_change_can_be_in_the_object_once_its_name_is_known(entry: Entry, known: bool) -> None:
+    [change] = _kubevirt.make_plan(Request((entry,)), seen(permitted(OTHER)))[0].changes
+    assert _kubevirt.known(change) is known
