@@ -16,7 +16,7 @@ from __future__ import annotations
 import typing as t
 
 if t.TYPE_CHECKING:
-    from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _model
+    from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _cells, _model
 
 #: GPUs from which on these rows are so long that they cost more than they bring: of 1 000 GPUs the first level was not proven with them.
 LARGE = 200
@@ -24,7 +24,7 @@ LARGE = 200
 Term = tuple[int, float]
 
 
-def rows(model: _model.Model, slots: t.Mapping[tuple[_model.Place, _model.Slot], list[Term]]) -> t.Iterator[tuple[list[Term], int]]:
+def rows(model: _model.Model, slots: t.Mapping[tuple[_cells.Place, _cells.Slot], list[Term]]) -> t.Iterator[tuple[list[Term], int]]:
     """(terms, their least sum), for the demands of each set of types and scope. ``slots`` are the columns that make each kind of slot, by place."""
     regions = [sum(1 << region for region, members in enumerate(model.members) if scope in members) for scope in range(len(model.scopes))]
     everywhere = (1 << len(model.members)) - 1

@@ -13,7 +13,7 @@ import collections
 import dataclasses
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _fleet, _model, _spread
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _cells, _demand_classes, _fleet, _model, _spread
 
 
 @dataclasses.dataclass
@@ -22,8 +22,8 @@ class Bin:
 
     gpu: _fleet.Gpu
     choice: str
-    room: dict[_model.Slot, int]
-    made: dict[_model.Slot, int]
+    room: dict[_cells.Slot, int]
+    made: dict[_cells.Slot, int]
     serves: dict[tuple[str, str], int] = dataclasses.field(default_factory=lambda: collections.defaultdict(int))
     placements: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
@@ -34,7 +34,7 @@ class Bin:
 
 def fill(model: _model.Model, values: list[int]) -> list[Bin]:
     """Every GPU of the plan, with what it serves: demands by name, and moved VMs as ``vm NAMESPACE/NAME``."""
-    bins: dict[_model.Place, list[Bin]] = collections.defaultdict(list)
+    bins: dict[_cells.Place, list[Bin]] = collections.defaultdict(list)
     for cell in model.cells:
         bins[cell.place].extend(_become(cell, values))
     _serve_spread(model, values, bins)
@@ -42,18 +42,18 @@ def fill(model: _model.Model, values: list[int]) -> list[Bin]:
     return sorted((entry for entries in bins.values() for entry in entries), key=lambda entry: (entry.gpu.node, entry.gpu.index))
 
 
-def _become(cell: _model.Cell, values: list[int]) -> t.Iterator[Bin]:
+def _become(cell: _cells.Cell, values: list[int]) -> t.Iterator[Bin]:
     gpus = collections.deque(cell.gpus)
     for choice in cell.choices:
         for _each in range(values[choice.column] if choice.name != "mixed" else 0):
             yield Bin(gpus.popleft(), choice.name, dict(choice.slots), dict(choice.slots))
     for path in _paths(cell, values):
         gpu = gpus.popleft()
-        slots: dict[_model.Slot, int] = collections.Counter(("mixed", gpu.offer.family, size) for _start, size in path)
+        slots: dict[_cells.Slot, int] = collections.Counter(("mixed", gpu.offer.family, size) for _start, size in path)
         yield Bin(gpu, "mixed", dict(slots), dict(slots), placements=path)
 
 
-def _paths(cell: _model.Cell, values: list[int]) -> t.Iterator[list[tuple[int, int]]]:
+def _paths(cell: _cells.Cell, values: list[int]) -> t.Iterator[list[tuple[int, int]]]:
     """The flow through the region, taken apart: per GPU, (placement id, GB) of each vGPU."""
     left = {(start, end, size): values[column] for start, end, size, column in cell.arcs if values[column]}
     many = sum(values[choice.column] for choice in cell.choices if choice.name == "mixed")
@@ -73,7 +73,7 @@ def _order(entry: Bin) -> tuple[bool, str, int]:
     return (not entry.busy, entry.gpu.node, entry.gpu.index)
 
 
-def _give(entries: list[Bin], slot: _model.Slot, who: str, kind: str, count: int) -> None:
+def _give(entries: list[Bin], slot: _cells.Slot, who: str, kind: str, count: int) -> None:
     """From the front of ``entries``; those that are full leave it."""
     while count:
         if not entries:
@@ -88,10 +88,10 @@ def _give(entries: list[Bin], slot: _model.Slot, who: str, kind: str, count: int
             entries.pop(0)
 
 
-def _serve_spread(model: _model.Model, values: list[int], bins: dict[_model.Place, list[Bin]]) -> None:
+def _serve_spread(model: _model.Model, values: list[int], bins: dict[_cells.Place, list[Bin]]) -> None:
     for spread in model.spreads:
         places: list[tuple[str, int]] = []
-        slots: list[tuple[_model.Place, _model.Slot]] = []
+        slots: list[tuple[_cells.Place, _cells.Slot]] = []
         for member, group in enumerate(spread.members):
             for place, slot, column in group.serves:
                 places += [(place[0], member)] * values[column]
@@ -109,7 +109,7 @@ def _serve_spread(model: _model.Model, values: list[int], bins: dict[_model.Plac
             _give(entries, slot, name, model.type_for(spread.members[member], slot), 1)
 
 
-def _serve_regions(model: _model.Model, values: list[int], bins: dict[_model.Place, list[Bin]]) -> None:
+def _serve_regions(model: _model.Model, values: list[int], bins: dict[_cells.Place, list[Bin]]) -> None:
     regions: dict[int, list[Bin]] = collections.defaultdict(list)
     for (_node, region), entries in sorted(bins.items()):
         regions[region].extend(entries)
@@ -119,7 +119,7 @@ def _serve_regions(model: _model.Model, values: list[int], bins: dict[_model.Pla
             if entry.choice != "keep":
                 for holding in entry.gpu.holdings:
                     displaced[holding.type].append((f"vm {holding.vm}", holding.count))
-    queues: dict[tuple[int, _model.Slot], list[Bin]] = {}
+    queues: dict[tuple[int, _cells.Slot], list[Bin]] = {}
     for name, group in sorted(model.moved.items()):
         _hand_out(model, values, regions, queues, group, sorted(displaced[name]))
     for group in model.groups:
@@ -131,8 +131,8 @@ def _hand_out(
     model: _model.Model,
     values: list[int],
     regions: dict[int, list[Bin]],
-    queues: dict[tuple[int, _model.Slot], list[Bin]],
-    group: _model.Group,
+    queues: dict[tuple[int, _cells.Slot], list[Bin]],
+    group: _demand_classes.Group,
     waiting: list[tuple[str, int]],
 ) -> None:
     """What the program gives a demand class, to its demands in the order of their names."""

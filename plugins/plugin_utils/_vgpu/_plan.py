@@ -16,7 +16,7 @@ import collections
 import time
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _fill, _fleet, _model, _solve
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _fill, _fleet, _given_fleet, _model, _solve
 
 #: The share of what is left of the time that one level may take, so that later levels have a turn.
 SHARE = 0.6
@@ -39,7 +39,7 @@ def plan(
     options = _options(objectives, mix_series, move_vms, disturbs, headroom)
     seconds = _number("time_limit", time_limit, 0.001)
     tolerance = _number("gap", gap, 0.0)
-    read = _fleet.read(fleet, demands, _flag("right_size", right_size))
+    read = _given_fleet.read(fleet, demands, _flag("right_size", right_size))
     deadline = time.monotonic() + seconds
     model = _model.Model(read, options)
     solver = _solve.Solver(model.program)
