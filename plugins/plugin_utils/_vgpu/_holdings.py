@@ -77,7 +77,9 @@ def see(board: Board, active: t.Iterable[tuple[str, t.Sequence[Facts] | None]]) 
             if user.get("vm"):
                 board.held[guest(str(user["vm"])), name] += 1
             else:
-                board.stays.append(f"process {user.get('pid')} ({user.get('comm')}), which names no VM, holds a vGPU on it")
+                board.stays.append(f"{_process(user)}, which names no VM, holds a vGPU on it")
+        if users and not any(user.get("vm") for user in users):
+            board.held[_process(users[0]), name] += 1
     for name, left in board.present.items():
         over = sum(count for (_who, kind), count in board.held.items() if kind == name) - left
         if over > 0:
@@ -90,9 +92,14 @@ def see_whole(board: Board, users: t.Iterable[Facts]) -> None:
     """Note the VMs that have a GPU itself open, on which no driver offers vGPUs. Others, such as NVIDIA's daemons, are in nobody's way."""
     for user in users:
         if user.get("vm") or str(user.get("comm")).startswith("qemu"):
-            who = guest(str(user.get("vm") or f"process {user.get('pid')}"))
+            who = guest(str(user["vm"])) if user.get("vm") else _process(user)
             board.held[who, WHOLE] += 1
             board.stays.append(f"{who} has the whole GPU")
+
+
+def _process(user: Facts) -> str:
+    """A process in place of a VM: nobody is named so in the cluster."""
+    return f"process {user.get('pid')} ({user.get('comm')})"
 
 
 def _hold_all(board: Board, name: str) -> None:
@@ -139,7 +146,7 @@ def settle(boards: t.Sequence[Board], used: t.Iterable[Use], why: str) -> None:
             missing.append(dataclasses.replace(use, count=left))
     for board in boards:
         for who, name in sorted(board.held):
-            if seen[who][name] > 0 and not who.startswith("one of "):
+            if seen[who][name] > 0 and not who.startswith(("one of ", "process ")):
                 board.stays.append(f"{who} holds a {name} on it, and the cluster does not show that for this node")
     by_types: dict[frozenset[str] | None, list[Use]] = collections.defaultdict(list)
     for use in missing:
@@ -159,7 +166,8 @@ def _place(boards: t.Sequence[Board], types: frozenset[str] | None, group: t.Seq
         for board in able:
             [(name, free)] = board.free(types).items()
             # On one GPU each has its own count; one VM that has all that is left has it on all of them.
-            board.held.update({(use.who, name): use.count for use in group} if len(able) == 1 else {(whos[0], name): free})
+            for who, taken in [(use.who, use.count) for use in group] if len(able) == 1 else [(whos[0], free)]:
+                board.held[who, name] += taken
         return
     resources = ", ".join(sorted({use.resource for use in group}))
     said = f"{', '.join(whos)} {'has' if len(whos) == 1 else 'have'} {count} of {resources}, and on which GPU is not known: {why}"

@@ -149,9 +149,23 @@ SIX = {"A10-4Q": 1}
         pytest.param(
             [gpu(vgpu(qemu(None, comm="trex")))],
             [],
-            [("keep", SIX, [])],
+            [("keep", SIX, [("process 7 (trex)", "A10-4Q", 1)])],
             "process 7 (trex), which names no VM, holds a vGPU on it",
             id="a process that is no VM",
+        ),
+        pytest.param(
+            [gpu(vgpu(qemu(None, comm="trex"), qemu("ml_a", 8)))],
+            [use("ml/a")],
+            [("keep", SIX, [("ml/a", "A10-4Q", 1)])],
+            "process 7 (trex), which names no VM, holds a vGPU on it",
+            id="a process beside the VM that has it",
+        ),
+        pytest.param(
+            [gpu(vgpu(), vgpu(), vgpu())],
+            [use("ml/a"), {**use("ml/a"), "pod": "virt-launcher-a-y"}],
+            [(None, {"A10-4Q": 3}, [("ml/a", "A10-4Q", 2)])],
+            "",
+            id="a VM of which two pods are there",
         ),
         pytest.param(
             [gpu(), second(vgpu(qemu("ml_a")))],
@@ -204,6 +218,30 @@ def test_a_host_that_cannot_tell_leaves_it_to_the_cluster_and_says_so(used: list
     assert planned(found) == expected
     assert f"node n1: who holds its vGPUs is known from the cluster alone: {why}." in found["notes"]
     assert "known from the cluster alone" in " ".join(fleet([gpu(vgpu(known=False)), second(vgpu())])["notes"])
+
+
+@pytest.mark.parametrize("backend", ["mdev", "vendor_vfio"])
+@pytest.mark.parametrize("wanted", ["A10-4Q", "A10-8Q"])
+@pytest.mark.parametrize("comm", ["qemu-kvm", "trex"])
+def test_a_vgpu_that_a_process_without_a_vm_holds_is_neither_given_away_nor_taken_away(backend: str, wanted: str, comm: str) -> None:
+    gpus = [gpu(vgpu(qemu(None, comm=comm)), backend=backend), second(backend=backend)]
+    plan = _plan.plan(fleet(gpus)["fleet"], [{"name": "web", "type": wanted, "count": 1, "gpus": ["n1/0"] if wanted == "A10-4Q" else []}])
+    kept = plan["nodes"][0]["gpus"][0]
+    assert (kept["changed"], kept["types"], kept["serves"], kept["free"]) == (False, SIX, [], {})
+    assert kept["holds"] == [{"vm": f"process 7 ({comm})", "type": "A10-4Q", "count": 1}]
+
+
+def test_a_vm_with_two_names_for_the_same_vgpus_holds_both() -> None:
+    entries = [{"pciVendorSelector": "10DE:2236", "resourceName": f"example.com/{name}"} for name in "ab"]
+    gpus = [gpu(*[vgpu(kind="nvidia-593")] * 3, backend="vendor_vfio")]
+    found = fleet(
+        gpus,
+        use("ml/a"),
+        resource="example.com/a",
+        kubevirt={"permitted": {"pciHostDevices": entries}},
+        also={"example.com/b": [use("ml/a")]},
+    )
+    assert planned(found) == [(None, {"A10-4Q": 3}, [("ml/a", "A10-4Q", 2)])]
 
 
 @pytest.mark.parametrize("resource", ["claim gpus", "nvidia.com/GA102GL_A10", "nvidia.com/gpu"])
@@ -329,7 +367,8 @@ def test_a_gpu_without_a_backend_is_empty_unless_a_vm_has_it_as_a_whole() -> Non
     assert "known from the cluster alone" in " ".join(blind["notes"])
     nameless = fleet([gpu(backend="none", users=[qemu(None)])])
     assert planned(nameless) == [("exclude", {}, [])]
-    assert "process 7 has the whole GPU" in " ".join(nameless["notes"])
+    assert "GPU 0: stays as it is: process 7 (qemu-kvm) has the whole GPU." in " ".join(nameless["notes"])
+    assert "the cluster does not show" not in " ".join(nameless["notes"])
     assert planned(fleet([gpu(backend="none", users=[qemu("ml_a", comm="cloud-hyperviso")])])) == [("exclude", {}, [])]
     more = fleet([gpu(backend="none", users=[qemu("ml_a", comm="cloud-hyperviso")]), second(vgpu())], use("ml/a", 2), resource="claim gpus")
     assert planned(more) == [("exclude", {}, []), ("keep", SIX, [("ml/a", "A10-4Q", 1)])]
