@@ -51,6 +51,8 @@ def demands(text: str, path: str) -> list[dict[str, t.Any]]:
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         why = getattr(error, "problem", None) or " ".join(str(error).split())
         raise wrong(f"it is neither YAML nor JSON: {place}{why}", "Correct it there") from None
+    except ValueError as error:  # what looks like a date or a number, and is none
+        raise wrong(f"it is neither YAML nor JSON: {error}", "Correct it, or put the word into quotes") from None
     if isinstance(found, t.Mapping) and set(found) == {"demands"}:
         found = found["demands"]
     if found is None or found == []:

@@ -324,6 +324,8 @@ def test_demands_are_read_from_yaml_and_json(content: str) -> None:
         ("- !!python/object:os.system {}\n", "it is neither YAML nor JSON: line 1, column 3: could not determine a constructor"),
         ("- {[a]: 1}\n", "it is neither YAML nor JSON: "),
         ("\t- x", "it is neither YAML nor JSON: "),
+        ("- {name: 2026-13-01}\n", "it is neither YAML nor JSON: month must be in 1..12"),
+        ("- {name: 0x_}\n", "it is neither YAML nor JSON: invalid literal for int()"),
     ],
 )
 def test_a_wrong_file_is_named(content: str, said: str) -> None:
