@@ -49,14 +49,18 @@ def rounded_rows(model: _model.Model) -> None:
     """Rows that cut off fractions of GPUs and no plan: mixed-integer rounding of "demands <= most * GPUs".
 
     Where all demands on a kind of slot in a scope are D, and a GPU has m such slots, the last GPU that it takes to serve all of them serves only
-    what is left over, r = D - m * (ceil(D/m) - 1): so served <= D - r * (ceil(D/m) - GPUs).
+    what is left over, r = D - m * (ceil(D/m) - 1): so served <= D - r * (ceil(D/m) - GPUs). What is free on GPUs that are kept comes on top.
     """
     regions = [sum(1 << region for region, members in enumerate(model.members) if scope in members) for scope in range(len(model.scopes))]
     cells: dict[_cells.Slot, list[tuple[int, int]]] = collections.defaultdict(list)
+    kept: dict[_cells.Slot, list[tuple[int, tuple[int, float]]]] = collections.defaultdict(list)
     for cell in model.cells:
         for choice in cell.choices:
             if choice.name == "equal":
                 cells[next(iter(choice.slots))].append((1 << cell.place[1], choice.column))
+            elif choice.name == "keep":
+                for slot, free in choice.slots.items():
+                    kept[slot].append((1 << cell.place[1], (choice.column, -float(free))))
     for slot, columns in sorted(cells.items(), key=str):
         served = model.served_types(slot)
         takers = [(regions[group.scope], group) for group in model.groups if group.accepts & served]
@@ -69,7 +73,8 @@ def rounded_rows(model: _model.Model) -> None:
             terms = [(column, 1.0) for group in inside for _place, kind, column in group.serves if kind == slot]
             made = [(column, -float(rest)) for mask, column in columns if mask & within]
             if terms and made and rest < most and gpus <= sum(len(cell.gpus) for cell in model.cells if 1 << cell.place[1] & within):
-                model.program.row([*terms, *made], upper=demand - rest * gpus)
+                besides = [term for mask, term in kept[slot] if mask & within]
+                model.program.row([*terms, *made, *besides], upper=demand - rest * gpus)
 
 
 def _most_of(model: _model.Model, name: str) -> int:

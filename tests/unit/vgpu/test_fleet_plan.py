@@ -237,6 +237,22 @@ def test_an_idle_gpu_of_another_type_is_cleared_where_kubevirt_picks_by_pci_id()
     assert sorted(map(str, (gpu["types"] for gpu in plan["nodes"][0]["gpus"]))) == ["{'A10-4Q': 6}", "{}"]
 
 
+@pytest.mark.parametrize("move_vms", [True, False])
+@pytest.mark.parametrize(
+    ("gpu", "kind", "most", "more", "options"),
+    [
+        ("A10", "A10-4Q", 6, {}, {}),
+        ("A10", "A10-4Q", 6, {}, {"mix_series": False}),
+        ("A10", "A10-4Q", 6, {"backend": "vendor_vfio"}, {}),
+        ("A30", "A30-1-6C", 4, {}, {}),
+    ],
+)
+def test_what_is_free_beside_a_running_vm_serves_without_disturbing_it(gpu, kind, most, more, options, move_vms):
+    held = {"gpu": gpu, "present": {kind: most}, "vms": [{"name": "ml/a", "type": kind}]}
+    plan = planned([node("n1", held, {"gpu": gpu}, **more)], [{"name": "a", "type": kind, "count": most + 1}], move_vms=move_vms, **options)
+    assert (plan["served"], values(plan)["disturbed"], values(plan)["gpus"]) == ({"a": most + 1}, 0, 2)
+
+
 @pytest.mark.parametrize(("headroom", "gpus", "used"), [("none", 3, 1), ("gpu", 3, 2), ("node", 3, 2)])
 def test_headroom_holds_what_one_gpu_or_node_has(headroom, gpus, used):
     fleet = [node(f"n{number}", {"gpu": "A10"}) for number in range(gpus)]
