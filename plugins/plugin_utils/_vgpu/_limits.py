@@ -30,19 +30,29 @@ def spread_rows(model: _model.Model) -> None:
 def vfio_rows(model: _model.Model) -> None:
     """KubeVirt picks vendor VFIO functions by PCI id: one type per id and pool."""
     types: dict[tuple[str, str], dict[str, int]] = collections.defaultdict(dict)
+    stays: dict[tuple[str, str], set[str]] = collections.defaultdict(set)
+    kept = set()
     for cell in model.cells:
         gpu = cell.gpus[0]
         if gpu.vfio_pool is None:
             continue
-        known = types[gpu.vfio_pool, gpu.vendor_device]
+        pool = (gpu.vfio_pool, gpu.vendor_device)
+        known = types[pool]
+        stays[pool] |= set(gpu.held())
+        if gpu.mode == "keep" and gpu.present:
+            kept.add(pool)
+            stays[pool] |= {name for name, _count in gpu.present}
         for choice in cell.choices:
             names = [name for name, _count in gpu.present or ()] if choice.name == "keep" else [slot[1] for slot in choice.slots]
             for name in names:
                 if name not in known:
                     known[name] = model.program.column(1)
                 model.program.row([(choice.column, 1.0), (known[name], -float(len(cell.gpus)))], upper=0)
-    for columns in types.values():
+    for pool, columns in types.items():
         model.program.row([(column, 1.0) for column in columns.values()], upper=1)
+        # What must not change has decided; of several types the plan says that VMs can get any.
+        if pool in kept and len(stays[pool]) == 1:
+            model.program.row([(columns[next(iter(stays[pool]))], 1.0)], lower=1)
 
 
 def rounded_rows(model: _model.Model) -> None:

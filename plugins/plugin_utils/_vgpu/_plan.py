@@ -178,7 +178,7 @@ def _gpu(model: _model.Model, entry: _fill.Bin) -> dict[str, t.Any]:
     gpu = entry.gpu
     before = None if gpu.present is None else dict(gpu.present)
     keep = entry.choice == "keep" or (not entry.serves and model.options.headroom == "none" and not gpu.holdings and bool(before))
-    if keep and gpu.vfio_pool is not None and not entry.busy:
+    if keep and gpu.vfio_pool is not None and not entry.busy and gpu.mode != "keep":
         keep = False  # An idle GPU of another type would be taken for one of the pool's own type.
     types = dict(before or {}) if keep else _made(model, entry)
     mode = "keep" if keep else ("unused" if not types else "mixed" if entry.choice == "mixed" else "equal")
@@ -249,6 +249,24 @@ def _why(model: _model.Model, demand: _fleet.Demand) -> str:
     return "; ".join(why)
 
 
+def _pools(fleet: _fleet.Fleet, nodes: dict[str, list[dict[str, t.Any]]]) -> t.Iterator[str]:
+    """Where KubeVirt picks by PCI id and GPUs that must stay as they are have another type than what is planned."""
+    shown = {(node, entry["index"]): entry["types"] for node, gpus in nodes.items() for entry in gpus}
+    pools: dict[tuple[str, str], dict[str, list[str]]] = collections.defaultdict(lambda: collections.defaultdict(list))
+    for gpu in fleet.gpus:
+        for name in shown[gpu.node, gpu.index] if gpu.vfio_pool is not None else ():
+            pools[gpu.vfio_pool or "", gpu.vendor_device][name].append(gpu.name)
+    for (pool, pci), types in sorted(pools.items()):
+        if len(types) > 1:
+            where = ", ".join(
+                f"{name} ({', '.join(gpus[:3])}{' and others' if len(gpus) > 3 else ''})" for name, gpus in sorted(types.items())
+            )
+            yield (
+                f"In pool {pool} KubeVirt picks vGPUs of {pci} by that PCI id alone, and there are then several types: {where}. "
+                "A VM can get any of them: remove those that are not wanted, or split the pool."
+            )
+
+
 def _caveats(model: _model.Model, nodes: dict[str, list[dict[str, t.Any]]], answers: list[dict[str, t.Any]]) -> list[str]:
     shown = [entry for gpus in nodes.values() for entry in gpus]
     made = {(entry["gpu"], name) for entry in shown if entry["changed"] for name in entry["types"]}
@@ -268,6 +286,7 @@ def _caveats(model: _model.Model, nodes: dict[str, list[dict[str, t.Any]]], answ
     if any(letter in "AB" for letter in series.values()):
         names = ", ".join(sorted(name for name, letter in series.items() if letter in "AB"))
         found.append(f"NVIDIA's stock configuration has no A and B series ({names}): the plan needs a configuration of its own.")
+    found += _pools(model.fleet, nodes)
     if any(entry["mode"] == "mixed" for entry in shown):
         found.append(
             "Mixed sizes need the mixed-size mode (nvidia-smi vgpu -shm 1) on the host before anything is made, and the placements that are given."

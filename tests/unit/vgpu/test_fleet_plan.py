@@ -253,6 +253,35 @@ def test_what_is_free_beside_a_running_vm_serves_without_disturbing_it(gpu, kind
     assert (plan["served"], values(plan)["disturbed"], values(plan)["gpus"]) == ({"a": most + 1}, 0, 2)
 
 
+STAYS = {"gpu": "A10", "present": {"A10-4Q": 6}}
+
+
+def test_a_gpu_that_is_kept_decides_the_type_where_kubevirt_picks_by_pci_id():
+    fleet = [node("n1", {**STAYS, "mode": "keep"}, {"gpu": "A10"}, backend="vendor_vfio")]
+    another = planned(fleet, [{"name": "a", "type": "A10-8Q", "count": 1}])
+    same = planned(fleet, [{"name": "a", "type": "A10-4Q", "count": 7}])
+    assert [(gpu["changed"], gpu["types"]) for gpu in another["nodes"][0]["gpus"]] == [(False, {"A10-4Q": 6}), (False, {})]
+    assert (another["served"], same["served"]) == ({"a": 0}, {"a": 7})
+
+
+def test_of_several_types_that_stay_where_kubevirt_picks_by_pci_id_the_plan_says_what_comes_of_it():
+    two = [{**STAYS, "mode": "keep"}, {**STAYS, "mode": "keep", "present": {"A10-8Q": 3}}]
+    excluded = [{**STAYS, "mode": "exclude"}, {"gpu": "A10"}]
+    demands = [{"name": "a", "type": "A10-8Q", "count": 1, "gpus": ["n1/1"]}]
+    for gpus in (two, excluded):
+        # Not with the checker: it knows only plans for pools of one type.
+        plan = _plan.plan([node("n1", *gpus, backend="vendor_vfio")], demands)
+        assert [gpu["types"] for gpu in plan["nodes"][0]["gpus"]] == [{"A10-4Q": 6}, {"A10-8Q": 3}]
+        assert [caveat for caveat in plan["caveats"] if "PCI id" in caveat] == [
+            (
+                "In pool default KubeVirt picks vGPUs of 10DE:2236 by that PCI id alone, and there are then several types: "
+                "A10-4Q (n1/0), A10-8Q (n1/1). A VM can get any of them: remove those that are not wanted, or split the pool."
+            )
+        ]
+    apart = [node("n1", two[0], backend="vendor_vfio"), node("n2", {"gpu": "A10"}, backend="vendor_vfio", pool="other")]
+    assert "PCI id" not in " ".join(planned(apart, [{"name": "a", "type": "A10-8Q", "count": 1}])["caveats"])
+
+
 @pytest.mark.parametrize(("headroom", "gpus", "used"), [("none", 3, 1), ("gpu", 3, 2), ("node", 3, 2)])
 def test_headroom_holds_what_one_gpu_or_node_has(headroom, gpus, used):
     fleet = [node(f"n{number}", {"gpu": "A10"}) for number in range(gpus)]
