@@ -177,7 +177,8 @@ def _holds(gpu: _fleet.Gpu) -> list[dict[str, t.Any]]:
 def _gpu(model: _model.Model, entry: _fill.Bin) -> dict[str, t.Any]:
     gpu = entry.gpu
     before = None if gpu.present is None else dict(gpu.present)
-    keep = entry.choice == "keep" or (not entry.serves and model.options.headroom == "none" and not gpu.holdings and bool(before))
+    idle = not entry.serves and model.options.headroom == "none" and not gpu.holdings
+    keep = entry.choice == "keep" or (bool(before) and (idle or gpu.mode == "keep"))
     if keep and gpu.vfio_pool is not None and not entry.busy and gpu.mode != "keep":
         keep = False  # An idle GPU of another type would be taken for one of the pool's own type.
     types = dict(before or {}) if keep else _made(model, entry)

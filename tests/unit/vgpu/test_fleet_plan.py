@@ -264,6 +264,11 @@ def test_a_gpu_that_is_kept_decides_the_type_where_kubevirt_picks_by_pci_id():
     assert (another["served"], same["served"]) == ({"a": 0}, {"a": 7})
 
 
+def test_a_gpu_that_is_kept_stays_when_headroom_is_kept_too():
+    plan = planned([node("n1", {**STAYS, "mode": "keep"}, {"gpu": "A10"})], [{"name": "a", "type": "A10-8Q", "count": 1}], headroom="gpu")
+    assert (plan["nodes"][0]["gpus"][0]["changed"], plan["nodes"][0]["gpus"][0]["types"]) == (False, {"A10-4Q": 6})
+
+
 def test_of_several_types_that_stay_where_kubevirt_picks_by_pci_id_the_plan_says_what_comes_of_it():
     two = [{**STAYS, "mode": "keep"}, {**STAYS, "mode": "keep", "present": {"A10-8Q": 3}}]
     excluded = [{**STAYS, "mode": "exclude"}, {"gpu": "A10"}]
