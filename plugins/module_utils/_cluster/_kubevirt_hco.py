@@ -97,8 +97,9 @@ def spec_patch(hco: Object, patch: Object, kubevirt_gate: str) -> Object:
         out["mediatedDevicesConfiguration"] = dict(patch["mediatedDevicesConfiguration"])
         if off is not None:  # its webhook refuses a gate that contradicts the field
             wanted = not patch["mediatedDevicesConfiguration"]["enabled"]
-    if "developerConfiguration" in patch:
-        wanted = kubevirt_gate in patch["developerConfiguration"]["featureGates"]
+    gates = (patch.get("developerConfiguration") or {}).get("featureGates")
+    if gates is not None:
+        wanted = kubevirt_gate in gates
     for key in reversed(VERSIONS[version_of(hco)]):
         out = {key: out} if out else {}
     if wanted != off:

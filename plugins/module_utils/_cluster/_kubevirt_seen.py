@@ -148,10 +148,13 @@ def environment_name(resource_name: str) -> str:
 
 
 def handling(seen: Seen) -> str:
-    """Does KubeVirt create and delete mediated devices now: enabled or disabled? The field wins over the gate where there is one."""
+    """Does KubeVirt create and delete mediated devices now: enabled or disabled? The field wins over the gate where there is one.
+
+    A gate that its version does not have turns nothing off.
+    """
     field = (seen.configuration.get("mediatedDevicesConfiguration") or {}).get("enabled")
     gates = (seen.configuration.get("developerConfiguration") or {}).get("featureGates") or []
-    on = field if field is not None else GATE_OFF not in gates
+    on = field if field is not None else not _kubevirt_gates.on(GATE_OFF, seen.version, gates, ())
     return "enabled" if on else "disabled"
 
 

@@ -15,6 +15,7 @@ Sources: kubevirt/kubevirt, pkg/virt-config/virt-config.go, pkg/virt-operator/we
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
@@ -116,6 +117,7 @@ def handling_field(seen: Seen, request: Request, plan: Plan) -> t.Optional[bool]
         shown = ", ".join(f"{node} ({', '.join(names)})" for node, names in sorted(seen.vgpus.items()))
         problem = f"KubeVirt deletes mediated devices that it was not told to create, and these nodes have vGPUs: {shown}"
         plan.blockers.append(Blocker(_HANDLING, problem, "Remove those vGPUs first"))
+    _warn_of_what_is_not_handed_on(seen, request, plan)
     if not seen.has_enabled_field or request.mdev_handling == "unmanaged":
         return None
     wanted = request.mdev_handling == "enabled"
@@ -124,3 +126,13 @@ def handling_field(seen: Seen, request: Request, plan: Plan) -> t.Optional[bool]
         return None
     plan.changes.append(Change(_HANDLING, "enable" if wanted else "disable", now, wanted, "asked for" if wanted else _WHY_OFF))
     return wanted
+
+
+def _warn_of_what_is_not_handed_on(seen: Seen, request: Request, plan: Plan) -> None:
+    """HyperConverged says off already, but the KubeVirt object, which is what counts, does not: its operator is not there, or slow."""
+    own = dataclasses.replace(seen, hco=None)
+    if seen.hco is not None and request.mdev_handling == handling(seen) == "disabled" and handling(own) == "enabled":
+        plan.warnings.append(
+            f"{own.target} still handles mediated devices itself, and deletes those that it did not make, although {seen.target} says otherwise. "
+            "See that HyperConverged's operator runs."
+        )

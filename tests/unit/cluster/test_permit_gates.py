@@ -214,3 +214,16 @@ def test_the_simulated_webhook_refuses_a_gate_in_both_lists(api: FakeApi, kubevi
     from fake_api import Request
 
     assert in_both_lists(api, Request("PATCH", PATH, {}, DISABLED))
+
+
+@pytest.mark.parametrize(
+    ("version", "handling"),
+    [("v0.58.1", "enabled"), ("v0.58.2", "disabled"), ("v0.59.0", "enabled"), ("v1.7.0", "disabled"), ("v1.9.0", "disabled"), (None, "disabled")],
+)
+def test_a_gate_that_a_version_does_not_have_turns_no_handling_off(api: FakeApi, run_module, version: str | None, handling: str) -> None:
+    configuration = {"developerConfiguration": {"featureGates": [OFF]}}
+    status = {"observedKubeVirtVersion": version} if version else {}
+    api.add(PATH, {"spec": {"configuration": configuration}, "status": status})
+    api.add("/api/v1/nodes/n1")
+    assert run_module("kubevirt_permit", api.params)["mdev_handling"] == handling
+    assert run_module("kubevirt_permit_info", api.params)["kubevirt"]["mdev_handling"] == handling

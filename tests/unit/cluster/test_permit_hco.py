@@ -220,6 +220,27 @@ def test_where_argo_cd_applies_it_the_patch_is_in_its_own_words(api: FakeApi, hc
     assert [raw["pciDeviceSelector"] for raw in settings["permittedHostDevices"]["pciHostDevices"]] == ["8086:1572", "10DE:2236"]
 
 
+def test_a_gate_that_it_cannot_disable_is_refused_also_where_argo_cd_applies_it(api: FakeApi, hco: HyperConverged, run_module) -> None:
+    hco.write({}, annotations={"argocd.argoproj.io/tracking-id": "x"})
+    api.objects[KUBEVIRT]["status"] = {"observedKubeVirtVersion": "v1.9.0"}
+    result = run_module("kubevirt_permit", {**api.params, "feature_gates": {"disabled": ["GPUsWithDRA"]}})
+    assert result["failed"] and "has no setting for this one" in result["msg"] and "Argo CD" in result["msg"] and api.written == []
+
+
+@pytest.mark.parametrize(("reached", "warned"), [(False, True), (True, False)])
+def test_handling_that_its_operator_has_not_turned_off_yet_is_warned_of(
+    api: FakeApi, hco: HyperConverged, run_module, reached: bool, warned: bool
+) -> None:
+    hco.write({"mediatedDevicesConfiguration": {"enabled": False}})
+    if reached:
+        api.objects[KUBEVIRT]["spec"]["configuration"]["mediatedDevicesConfiguration"] = {"enabled": False}
+    for check in (True, False):
+        done = run_module("kubevirt_permit", {**api.params, **OFF}, check=check)
+        assert not done["failed"] and not done["changed"]
+        words = " ".join(done.get("warnings") or [])
+        assert ("KubeVirt kubevirt-hyperconverged/kubevirt-kubevirt-hyperconverged still handles mediated devices" in words) is warned
+
+
 def test_a_conflict_there_is_planned_anew(api: FakeApi, hco: HyperConverged, run_module) -> None:
     hco.write({"permittedHostDevices": {"pciHostDevices": []}})
     others = iter(range(2))
@@ -284,7 +305,9 @@ def test_what_is_written_settles_and_leaves_others_alone(version, before, gate, 
     plan, configuration = _kubevirt.make_plan(request, now)
     if plan.stopped:
         return
-    after = Seen(kubevirt, field, (), hco=merge(copy.deepcopy(hco), {"spec": _kubevirt.patch(now, configuration)["spec"]}))
+    # What its operator makes of it.
+    made = {**kubevirt, "spec": {"configuration": {"mediatedDevicesConfiguration": {"enabled": handling != "disabled"}}}}
+    after = Seen(made, field, (), hco=merge(copy.deepcopy(hco), {"spec": _kubevirt.patch(now, configuration)["spec"]}))
     assert _kubevirt.make_plan(request, after) == (type(plan)(), {})
     if handling != "unmanaged":
         assert _kubevirt_seen.handling(after) == handling
