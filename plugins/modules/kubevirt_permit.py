@@ -267,8 +267,9 @@ class Permit:
                 return plan.blockers  # an earlier writer did it, or made it impossible
             try:
                 body = _kubevirt.patch(self.seen, configuration)
+                before = len(self.client.warnings)  # of reading
                 answer = self.client.patch(_permit_io.path(self.seen), body, dry_run=self.module.check_mode)
-                for text in self.client.warnings:
+                for text in self.client.warnings[before:]:
                     self.module.warn(f"The API server says of {self.seen.target}: {text}")
             except _client.ApiError as error:
                 if error.status == 403 and self.module.check_mode:

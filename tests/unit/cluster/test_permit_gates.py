@@ -197,7 +197,11 @@ def test_what_the_api_server_warns_of_is_passed_on_and_blanks_are_not(api: FakeA
 
     def warned(request: t.Any) -> t.Any:
         status, item, headers = answer(request)
-        said = '299 - "gate \\"HostDevices\\" is alpha", 299 - "", 299 - " "' if request.method == "PATCH" else ""
+        said = (
+            '299 - "gate \\"HostDevices\\" is alpha", 299 - "", 299 - " "'
+            if request.method == "PATCH"
+            else '299 - "v1alpha3 is deprecated"'
+        )
         return status, item, {**headers, **({"Warning": said} if said else {})}
 
     api.answer = warned  # type: ignore[method-assign]
@@ -218,7 +222,14 @@ def test_the_simulated_webhook_refuses_a_gate_in_both_lists(api: FakeApi, kubevi
 
 @pytest.mark.parametrize(
     ("version", "handling"),
-    [("v0.58.1", "enabled"), ("v0.58.2", "disabled"), ("v0.59.0", "enabled"), ("v1.7.0", "disabled"), ("v1.9.0", "disabled"), (None, "disabled")],
+    [
+        ("v0.58.1", "enabled"),
+        ("v0.58.2", "disabled"),
+        ("v0.59.0", "enabled"),
+        ("v1.7.0", "disabled"),
+        ("v1.9.0", "disabled"),
+        (None, "disabled"),
+    ],
 )
 def test_a_gate_that_a_version_does_not_have_turns_no_handling_off(api: FakeApi, run_module, version: str | None, handling: str) -> None:
     configuration = {"developerConfiguration": {"featureGates": [OFF]}}
