@@ -232,15 +232,18 @@ def read(hosts: t.Iterable[Facts], intents: t.Iterable[Facts], cluster: Facts) -
     variables = {str(host["inventory_hostname"]): host for host in hosts}
     nodes = {str(node["name"]): node for node in cluster["nodes"]}
     reading = Reading(cluster.get("kubevirt"))
-    away, lost = [], []
+    away, lost, without = [], [], []
     for intent in sorted((intent for intent in intents if intent["workload"] == WORKLOAD), key=lambda intent: str(intent["node"])):
         host = str(intent["host"])
+        operators = [host] if intent["owner"] == "operator" else []
         if not intent["limited"]:
             away.append(host)
+            without += operators
             continue
         why = str(intent["why"]) if intent["state"] != "wanted" else _stranger(variables[host], nodes[str(intent["node"])])
         if why:
             lost.append(f"{host} ({why.splitlines()[0].rstrip('.')})")
+            without += operators
         else:
             reading.add(variables[host], intent, nodes[str(intent["node"])])
     if lost:
@@ -248,6 +251,10 @@ def read(hosts: t.Iterable[Facts], intents: t.Iterable[Facts], cluster: Facts) -
     if away:
         reading.notes.append(
             f"Not in this run, and so neither read nor planned: {', '.join(away)}. Demands are served by the others alone."
+        )
+    if reading.configurable and without:
+        reading.notes.append(
+            f"The device configuration has no entry for {', '.join(without)}: in the place of one that has, it takes theirs away."
         )
     if not reading.nodes:
         reasons = " ".join(reading.notes) or "No host has vGPUs as its workload."

@@ -411,6 +411,7 @@ def test_hosts_outside_the_run_and_hosts_that_were_not_read_are_left_out_by_name
     assert found["notes"] == [
         "Left out, with all that runs there: h3 (not in a box).",
         "Not in this run, and so neither read nor planned: h2. Demands are served by the others alone.",
+        "The device configuration has no entry for h2, h3: in the place of one that has, it takes theirs away.",
     ]
     with pytest.raises(AnsibleFilterError, match=r"no GPU can be planned\. Left out.*h3.*Not in this run.*h2"):
         vgpu_fleet(hosts, intents[1:], cluster)
