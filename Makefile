@@ -27,8 +27,8 @@ check-machine: ## say all that this machine lacks
 check-demo:
 	@tests/tools/check-machine
 
-demo: check-demo ## the main job on the embedded lab: site.yml, report, second run (KEEP=1 leaves the lab up)
-	@$(IN) python tests/tools/demo.py
+demo: check-demo ## the main job on the embedded lab: site.yml, report, second run (KEEP=1 leaves the lab up, FAULT=NAME has it misbehave: tests/lab/lab fault)
+	@FAULT='$(FAULT)' $(IN) python tests/tools/demo.py
 
 test: check-machine ## everything: unit, lint, the playbooks on the lab, the first scenarios on a real kernel
 	@$(RUN) --lane unit unit-targets lint lab-test kernel-smoke

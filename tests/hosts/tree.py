@@ -19,7 +19,7 @@ import re
 import shutil
 import subprocess
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from tests.hosts import recording, variations
@@ -380,12 +380,14 @@ def has_groups(root: Path) -> bool:
     return any((root / "sys/kernel/iommu_groups").iterdir())
 
 
-def make_vgpus(root: Path, wanted: list[dict[str, int]]) -> bool:
-    """Make vGPUs on each GPU, by plain type, in place of those that are there; False, and as many as fit, where more are wanted."""
+def make_vgpus(root: Path, wanted: Sequence[Mapping[str, int] | None]) -> bool:
+    """Make vGPUs on each GPU, by plain type, in place of those that are there (None: leave them); False if they do not fit."""
     kinds = {full.split()[-1]: (number, most) for number, (full, most) in A10_TYPES.items()}
     spec = _recall(root)
     whole = True
     for gpu, types in zip(spec.gpus, wanted, strict=True):
+        if types is None:
+            continue
         gpu.active = {}
         for name, count in types.items():
             number, most = kinds.get(name, (0, 0))

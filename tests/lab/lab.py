@@ -2,7 +2,7 @@
 # Copyright (c) 2026 the gpufleet.kubevirt authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The embedded lab's command line: `tests/lab/lab up | status | reset | reboot HOST | mend HOST | kubectl … | helm … | env | build | down`."""
+"""The embedded lab's command line: `tests/lab/lab up | status | fault | reset | reboot | mend | kubectl … | helm … | env | build | down`."""
 
 import argparse
 import os
@@ -22,7 +22,7 @@ _HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(_HERE.parents[1]), *(p for p in sys.path if Path(p or ".").resolve() != _HERE)]
 sys.dont_write_bytecode = True
 
-from tests.lab import build, lifecycle, nodes, registry
+from tests.lab import build, faults, lifecycle, nodes, registry, switch
 from tests.lab.api import ApiError
 from tests.lab.layout import LabError, Layout
 
@@ -33,13 +33,20 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start a lab (builds its programs if the cache does not have them)")
     up.add_argument(
-        "--fault", action="append", default=[], metavar="NAME", help="a fault that the operand simulation shows; may be given again"
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a fault to start with, of those that `lab fault` lists; may be given again",
     )
     up.add_argument("--nodes", type=int, default=0, metavar="N", help="so many more nodes, without a GPU (plain-0 ...)")
     commands.add_parser("status", help="parts, addresses and nodes; exit 1 when something is wrong")
     commands.add_parser("reset", help="back to the fresh lab, the control plane keeps running")
     commands.add_parser("down", help="stop everything and remove the state")
     commands.add_parser("build", help="build the programs only")
+    commands.add_parser("fault", help="have exactly these faults from now on (none: no fault); without a name, list them").add_argument(
+        "names", nargs="*", metavar="NAME"
+    )
     commands.add_parser("registry", help="start an OCI registry beside the lab that is up; it stops with the lab")
     commands.add_parser("env", help="shell lines that make kubectl, helm and the playbooks use this lab")
     for name, text in (("reboot", "what a reboot of a host does"), ("mend", "turn the IOMMU on in a host's firmware, and reboot it")):
@@ -87,6 +94,11 @@ def run(argv: Sequence[str]) -> int:
         lifecycle.down(layout)
     elif arguments.command == "build":
         print(build.programs())
+    elif arguments.command == "fault":
+        if arguments.names:
+            print(f"The lab's faults: {', '.join(switch.switch(layout, arguments.names)) or 'none'}")
+        else:
+            print(faults.listing())
     elif arguments.command == "registry":
         print(registry.start(layout))
     elif arguments.command == "env":

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.lab import build, cluster, kubevirt, nodes, pki, processes, registry
+from tests.lab import faults as fault_table
 from tests.lab.api import Api, ApiError
 from tests.lab.layout import CHECKOUT, COMMAND, LabError, Layout
 
@@ -30,7 +31,7 @@ def admin(layout: Layout) -> Api:
 
 def up(layout: Layout, faults: Sequence[str] = (), plain: int = 0, say: Callable[[str], None] = print) -> None:
     """Start a lab, or find that it already runs; on failure nothing is left but the logs."""
-    wanted = {"faults": sorted(faults), "plain": plain}
+    wanted = {"faults": fault_table.chosen(faults), "plain": plain}
     if layout.is_lab() or processes.running(layout):
         with layout.lock():
             _already_up(layout, wanted, say)
@@ -61,7 +62,9 @@ def _already_up(layout: Layout, wanted: dict[str, Any], say: Callable[[str], Non
         raise LabError(f"A lab is left over in {layout.directory}: {'; '.join(sick)}. Clean up with `{COMMAND} down`.")
     if differs := [k for k, v in wanted.items() if record.get(k) != v]:
         have = ", ".join(f"{k}: {record.get(k)}" for k in differs)
-        raise LabError(f"A lab with other options is up in {layout.directory} ({have}). Stop it with `{COMMAND} down` first.")
+        raise LabError(
+            f"A lab with other options is up in {layout.directory} ({have}). Stop it with `{COMMAND} down` first; faults alone: `{COMMAND} fault`."
+        )
     say(f"The lab is already up: https://127.0.0.1:{record['ports']['kube-apiserver']}, state in {layout.directory}")
 
 
@@ -97,7 +100,7 @@ def _start(layout: Layout, directory: Any, ports: dict[str, int], wanted: dict[s
     nodes.create(layout, api, wanted["plain"])
     kubevirt.start(layout, api, directory, argv, checks, ports["virt-api"])
     wait_for_nodes(api)
-    _start_simulation(layout, wanted["faults"])
+    _start_simulation(layout)
 
 
 def wait_for_nodes(api: Api, seconds: float = 30) -> None:
@@ -122,13 +125,11 @@ def _has_simulation() -> bool:
     return importlib.util.find_spec("tests.lab.operands") is not None
 
 
-def _start_simulation(layout: Layout, faults: Sequence[str]) -> None:
+def _start_simulation(layout: Layout) -> None:
     if not _has_simulation():
         return
     argv = [sys.executable, "-m", "tests.lab.operands", "--kubeconfig", str(layout.kubeconfig("simulation"))]
     argv += ["--hosts", str(layout.hosts), "--events", str(layout.events)]
-    for fault in faults:
-        argv += ["--fault", fault]
     processes.start(layout, "simulation", argv, cwd=CHECKOUT, environment={"PYTHONDONTWRITEBYTECODE": "1"})
     # It has no port to ask: a wrong argument or a missing package ends it within this time.
     deadline = time.monotonic() + 1
@@ -156,7 +157,7 @@ def reset(layout: Layout, say: Callable[[str], None] = print) -> None:
         kubevirt.write_object(api)
         os.truncate(layout.events, 0)
         wait_for_nodes(api)
-        _start_simulation(layout, record["faults"])
+        _start_simulation(layout)
         say(f"The lab is fresh again after {time.monotonic() - began:.1f} s")
 
 

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.lab import build, kubevirt, lifecycle, processes
+from tests.lab import build, faults, kubevirt, lifecycle, processes, switch
 from tests.lab.layout import LabError, Layout
 
 
@@ -160,6 +160,35 @@ def test_no_free_port_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes.socket, "socket", Full)
     with pytest.raises(LabError, match=r"2 free ports on 127\.0\.0\.1.*Address already in use.*lab down"):
         processes.free_ports(["a", "b"])
+
+
+# --- faults
+
+
+def test_faults_are_switched_one_set_after_the_other_and_recorded(made: Layout) -> None:
+    assert switch.switch(made, ["sticky-pause", "no-nfd", "no-nfd"]) == switch.active(made) == ["no-nfd", "sticky-pause"]
+    assert switch.switch(made, ["vgpu-failed"]) == switch.active(made) == ["vgpu-failed"]
+    assert switch.switch(made, ["none"]) == switch.active(made) == []
+    assert made.read()["plain"] == 0
+
+
+def test_a_fault_that_is_none_is_refused_with_the_list_and_changes_nothing(made: Layout) -> None:
+    switch.switch(made, ["no-nfd"])
+    with pytest.raises(LabError, match=r"faults: gremlins is not known\. Known: none, no-nfd, .*plugin-at-0"):
+        switch.switch(made, ["no-nfd", "gremlins"])
+    assert switch.active(made) == ["no-nfd"]
+    with pytest.raises(LabError, match="gremlins is not known"):
+        lifecycle.up(made, ["gremlins"])
+
+
+@pytest.mark.parametrize("name", faults.FAULTS)
+def test_each_fault_says_where_it_is_read_and_how_a_run_ends(name: str) -> None:
+    fault = faults.FAULTS[name]
+    assert fault.where in ("operand", "api", "webhook") and fault.ends in ("converges", "fails")
+    assert fault.source.count("/") >= 1
+    assert bool(fault.says) is (fault.ends == "fails")
+    assert bool(fault.rule) is (fault.where != "operand")
+    assert name in faults.listing()
 
 
 # --- what is left over

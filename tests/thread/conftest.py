@@ -170,6 +170,18 @@ class Lab:
         return (self.dir / "audit.log").stat().st_size
 
 
+@pytest.fixture
+def fault(lab: Lab) -> t.Iterator[t.Callable[..., None]]:
+    """Switches the lab's faults: ``fault("sticky-pause")`` has exactly this one on, ``fault()`` none. In the end there is none."""
+
+    def switch(*names: str) -> None:
+        done = lab("fault", *(names or ["none"]), check=False)
+        assert done.returncode == 0, done.stderr
+
+    yield switch
+    switch()
+
+
 @pytest.fixture(scope="session")
 def lab() -> t.Iterator[Lab]:
     """A fresh lab: started, or reset if it is up already. Stopped in the end if it was started here."""

@@ -6,7 +6,8 @@
 
 One of the five hosts is refused on purpose, so ``site.yml`` exits with 2 and names that host. The demo succeeds only
 if it was exactly that code and that host, twice, and if the second run changed nothing.
-``KEEP=1`` leaves the lab up.
+``KEEP=1`` leaves the lab up. ``FAULT=NAME`` has the lab misbehave during the first run (`lab fault` lists how): that run must end as the
+table of faults says, and the second, without the fault, as it should.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ import time
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CHECKOUT))
+
+from tests.lab.faults import FAULTS, chosen
+from tests.lab.layout import LabError
+
 LAB = [sys.executable, str(CHECKOUT / "tests" / "lab" / "lab.py")]
 REFUSED = "gpu-refused-0"
 
@@ -31,8 +37,8 @@ def lab(*arguments: str, quiet: bool = False) -> int:
     return subprocess.run([*LAB, *arguments], check=False, stdin=subprocess.DEVNULL, capture_output=quiet).returncode
 
 
-def site() -> tuple[int, dict[str, dict[str, int]], float]:
-    """Run ``site.yml``; its exit code, its recap by host, and its seconds. The output is shown as it comes."""
+def site() -> tuple[int, dict[str, dict[str, int]], float, str]:
+    """Run ``site.yml``; its exit code, its recap by host, its seconds, and its output, which is shown as it comes."""
     started = time.monotonic()
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventories/lab", "site.yml"]
     lines = []
@@ -48,7 +54,7 @@ def site() -> tuple[int, dict[str, dict[str, int]], float]:
         host: {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", text)}
         for host, text in re.findall(r"^(\S+)\s+: (ok=.*)$", recap, re.MULTILINE)
     }
-    return process.returncode, counts, time.monotonic() - started
+    return process.returncode, counts, time.monotonic() - started, "".join(lines)
 
 
 def judge(code: int, recap: dict[str, dict[str, int]], unchanged: bool) -> list[str]:
@@ -65,22 +71,60 @@ def judge(code: int, recap: dict[str, dict[str, int]], unchanged: bool) -> list[
     return wrong
 
 
+def judge_fault(name: str, code: int, recap: dict[str, dict[str, int]], output: str) -> list[str]:
+    """What is not as the table of faults says of a run that met this one, in words."""
+    fault = FAULTS[name]
+    if fault.ends == "converges":
+        return judge(code, recap, unchanged=False)
+    wrong = [] if code else [f"site.yml went through in spite of {name}"]
+    return wrong if fault.says in output else [*wrong, f"site.yml did not say {fault.says!r}"]
+
+
+def two_runs() -> tuple[list[str], float, float]:
+    """The demo: what is wrong, and the seconds of both runs."""
+    say(f"site.yml, first run; {REFUSED} has its IOMMU off in the firmware and will be refused")
+    code, recap, first, _output = site()
+    wrong, second = judge(code, recap, unchanged=False), 0.0
+    if not wrong:
+        say("site.yml, second run: nothing may change")
+        code, recap, second, _output = site()
+        wrong = judge(code, recap, unchanged=True)
+    return wrong, first, second
+
+
+def with_fault(name: str) -> tuple[list[str], float, float]:
+    """The same where the first run meets a fault."""
+    fault = FAULTS[name]
+    ending = f"fail and say {fault.says!r}" if fault.ends == "fails" else "converge"
+    say(f"site.yml, first run, with the fault {name}: {fault.what}. It has to {ending}")
+    code, recap, first, output = site()
+    wrong, second = judge_fault(name, code, recap, output), 0.0
+    lab("fault", "none")
+    if not wrong:
+        say("site.yml, second run, without the fault: it has to converge")
+        code, recap, second, _output = site()
+        wrong = judge(code, recap, unchanged=False)
+    return wrong, first, second
+
+
 def main() -> int:
     started = time.monotonic()
+    name = os.environ.get("FAULT") or "none"
+    try:
+        chosen([name])
+    except LabError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 2
     say("lab up: etcd, API server, controllers, KubeVirt's webhooks and controller, simulated GPU operands")
     fresh = "reset" if lab("status", quiet=True) == 0 else "up"
-    if lab(fresh):
+    if lab(fresh) or lab("fault", name):
         return 1
     up = time.monotonic() - started
-    wrong = []
     try:
-        say(f"site.yml, first run; {REFUSED} has its IOMMU off in the firmware and will be refused")
-        code, recap, first = site()
-        wrong += judge(code, recap, unchanged=False)
-        if not wrong:
-            say("site.yml, second run: nothing may change")
-            code, recap, second = site()
-            wrong += judge(code, recap, unchanged=True)
+        if name == "none":
+            wrong, first, second = two_runs()
+        else:
+            wrong, first, second = with_fault(name)
     finally:
         if os.environ.get("KEEP") == "1":
             say("the lab stays up; stop it with: make lab-down")
@@ -90,8 +134,9 @@ def main() -> int:
         say("the demo FAILED")
         print("\n".join(f"- {line}" for line in wrong))
         return 1
+    outcome = "with nothing changed" if name == "none" else f"after {name} was gone"
     say(
-        f"the demo is done: lab up in {up:.0f} s, first run {first:.0f} s, second run {second:.0f} s with nothing changed; "
+        f"the demo is done: lab up in {up:.0f} s, first run {first:.0f} s, second run {second:.0f} s {outcome}; "
         f"{REFUSED} was refused both times, as it should be"
     )
     print("The report is in gpufleet-report/fleet.txt and gpufleet-report/fleet.json.")

@@ -28,6 +28,8 @@ Configs = dict[str, list[dict[str, Any]]]
 STOCK_CONFIGS: Configs = {
     profile: [{"devices": "all", "vgpu-devices": {name.split()[-1]: most}}] for profile, (name, most) in STOCK.items()
 }
+#: What is wrong with the stock `default` for a board whose id it has twice: the second entry is of another board.
+SECOND_ENTRY: dict[str, Any] = {"devices": "all", "vgpu-devices": {"A2-8Q": 2}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,26 @@ def wanted(entries: list[dict[str, Any]], host: Host) -> list[dict[str, int]] | 
             return None
         found.append(dict(mine[-1]))
     return found
+
+
+def walk(entries: list[dict[str, Any]], host: Host) -> tuple[list[dict[str, int] | None], bool]:
+    """What applying a configuration makes of each GPU (None: nothing), and whether it gets to the end.
+
+    Entry by entry, and of each GPU by GPU: the first type that a GPU does not have ends it, and what was made before stays (pkg/vgpu/config.go).
+    """
+    made: list[dict[str, int] | None] = [None for _ in host.gpus]
+    for entry in entries:
+        for index, gpu in enumerate(host.gpus):
+            if _is_for(entry, index, gpu.device):
+                if not entry["vgpu-devices"].keys() <= _offered(gpu.device):
+                    return made, False
+                made[index] = dict(entry["vgpu-devices"])
+    return made, True
+
+
+def _offered(device: str) -> set[str]:
+    """The types that the driver has for a board."""
+    return {name.split()[-1] for name, _most in A10_TYPES.values()} if device == "2236" else set()
 
 
 def _is_for(entry: dict[str, Any], index: int, device: str) -> bool:

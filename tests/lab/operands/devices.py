@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 #: Names that the sandbox plugin makes of its own pci.ids, by device id. An id that is not there is advertised as it is.
@@ -81,12 +81,10 @@ def container_resources(host: Host) -> dict[str, int]:
     return _counted("gpu" for gpu in host.gpus if gpu.driver == "nvidia")
 
 
-def sandbox_resources(host: Host) -> dict[str, int]:
+def sandbox_resources(host: Host, names: Mapping[str, str] = PLUGIN_NAMES) -> dict[str, int]:
     """What the sandbox plugin finds at its start: NVIDIA's functions of any class on vfio-pci with an IOMMU group, by model; vGPUs, by type."""
     functions = (*host.gpus, *host.others)
-    whole = (
-        PLUGIN_NAMES.get(function.device, function.device) for function in functions if function.driver == "vfio-pci" and function.group
-    )
+    whole = (names.get(function.device, function.device) for function in functions if function.driver == "vfio-pci" and function.group)
     return _counted([*whole, *("_".join(kind.split()) for kind in host.vgpus)])
 
 

@@ -17,13 +17,6 @@ from tests.lab.operands import daemonsets, device_manager, devices, labels, read
 from tests.lab.operands.labels import Json
 from tests.lab.operands.snapshot import Run, Seen, is_ready, look
 
-FAULTS = {
-    "no-nfd": "Node Feature Discovery never labels a node",
-    "vgpu-failed": "the vGPU Device Manager cannot make vGPUs",
-    "stale-success": "the vGPU Device Manager looks at a new configuration only after 10 s; its old state stands meanwhile",
-    "sticky-pause": "the vGPU Device Manager gives up on the pods that it paused, and leaves the labels paused",
-    "slow-operands": "drivers and managers take 20 s more to start",
-}
 #: Operands whose start (k8s-driver-manager) and, but for the container driver, whose end takes every GPU from VFIO or off its driver.
 _TAKERS = ("driver", "vfio-manager", "vgpu-manager")
 _PLUGINS = ("device-plugin", "sandbox-device-plugin")
@@ -40,8 +33,10 @@ class Simulation:
         self.before = _started_before(layout)  # keys of runs that a simulation before this one has started
         self.passed: set[Run] = set()
         self.found: dict[Run, dict[str, int]] = {}  # plugin -> what it found at its start
+        self.unhealthy: set[Run] = set()  # plugins whose devices count for nothing while the fault lasts
         self.advertising: set[str] = set()
         self.managers: dict[Run, device_manager.Manager] = {}
+        self.blocked: dict[Run, float] = {}  # what k8s-driver-manager has not yet let begin -> when it looks again
 
     def round(self) -> bool:
         """Look once and do what is to be done; True if anything was."""
@@ -119,7 +114,9 @@ class Simulation:
             del self.runs[run]
             self.passed.discard(run)
             self.found.pop(run, None)
+            self.unhealthy.discard(run)
             self.managers.pop(run, None)
+            self.blocked.pop(run, None)
             self.acted = True
             if run.pod not in left and run.operand in ("vfio-manager", "vgpu-manager"):  # it was stopped: a reboot stops nothing
                 self.lose_machines(run.node, f"{run.operand} was stopped")
@@ -136,15 +133,40 @@ class Simulation:
             lab_nodes.record(
                 self.layout, event="operand_started", node=run.node, operand=run.operand, pod=pod["metadata"]["name"], run=run.key
             )
-            if run.operand in _TAKERS:
-                self.lose_machines(run.node, f"{run.operand} was started and took every GPU from VFIO")
-            if run.operand == "driver":
-                self.bind(run.node, "nvidia")
-            elif run.operand == "vfio-manager":
-                # Without an IOMMU vfio-pci refuses the device, and vfio-manager only warns.
-                self.bind(run.node, "vfio-pci" if any(gpu.group for gpu in self.host(run.node).gpus) else None)
-            elif run.operand == "vgpu-manager" and (root := self.layout.hosts / run.node).is_dir():
-                tree.start_vgpu_manager(root)
+            self.blocked[run] = 0.0
+        for run in list(self.blocked):
+            if self.finds_driver(run):
+                self.say_preinstalled(run, seen)
+            else:
+                del self.blocked[run]
+                self.begin(run)
+
+    def finds_driver(self, run: Run) -> bool:
+        """Does k8s-driver-manager, which vfio-manager and vGPU manager have before them, find a driver on the host itself?"""
+        return "preinstalled-driver" in self.faults and run.operand in ("vfio-manager", "vgpu-manager")
+
+    def say_preinstalled(self, run: Run, seen: Seen) -> None:
+        """Each time that it looks (here every 5 s, really after a minute and more) it labels the node, and the operator takes the label away."""
+        now = time.monotonic()
+        if now < self.blocked[run]:
+            return
+        self.blocked[run] = now + 5.0 * self.slow
+        for node in seen.nodes:
+            if node["metadata"]["name"] == run.node:
+                self.patch_labels(node, {labels.DEPLOY + "driver": "pre-installed"})
+                self.looked.pop(run.node, None)
+
+    def begin(self, run: Run) -> None:
+        """What an operand does to its host when it starts."""
+        if run.operand in _TAKERS:
+            self.lose_machines(run.node, f"{run.operand} was started and took every GPU from VFIO")
+        if run.operand == "driver":
+            self.bind(run.node, "nvidia")
+        elif run.operand == "vfio-manager":
+            # Without an IOMMU vfio-pci refuses the device, and vfio-manager only warns.
+            self.bind(run.node, "vfio-pci" if any(gpu.group for gpu in self.host(run.node).gpus) else None)
+        elif run.operand == "vgpu-manager" and (root := self.layout.hosts / run.node).is_dir():
+            tree.start_vgpu_manager(root)
 
     def operate(self, seen: Seen, policy: Json, node: Json) -> None:
         """Readiness, device manager and plugins of one node."""
@@ -158,18 +180,28 @@ class Simulation:
             ages = {operand: time.monotonic() - self.runs[run] for operand, run in mine.items()}
             more = 20.0 if "slow-operands" in self.faults else 0.0
             enabled = frozenset(daemonsets.enabled(policy))
-            here = readiness.Here(labels.workload(node, policy), ages, self.host(name), enabled, passed, self.slow, more)
+            held = frozenset(run.operand for run in self.blocked if run.node == name)
+            here = readiness.Here(labels.workload(node, policy), ages, self.host(name), enabled, passed, held, self.slow, more)
             waiting = readiness.waiting(here)
             self.passed.update(run for operand, run in mine.items() if operand not in waiting)
         pods = {pod["metadata"]["uid"]: pod for pod in seen.pods}
         for operand, run in mine.items():
-            self.patch_readiness(pods[run.pod], waiting.get(operand))
+            self.patch_readiness(pods[run.pod], waiting.get(operand), run in self.blocked)
             if operand in _PLUGINS and run in self.passed and run not in self.found:
-                read = devices.container_resources if operand == "device-plugin" else devices.sandbox_resources
-                self.found[run] = read(self.host(name))
+                self.found[run] = self.advertised(operand, self.host(name))
+                if "plugin-at-0" in self.faults:
+                    self.unhealthy.add(run)
         manager = mine.get("vgpu-device-manager")
         if manager in self.passed:
             self.manage_vgpus(seen, policy, node, manager)
+
+    def advertised(self, operand: str, host: devices.Host) -> dict[str, int]:
+        """What a device plugin finds at its start."""
+        if operand == "device-plugin":
+            found = devices.container_resources(host)
+        else:
+            found = devices.sandbox_resources(host, {} if "renamed-resource" in self.faults else devices.PLUGIN_NAMES)
+        return found
 
     def manage_vgpus(self, seen: Seen, policy: Json, node: Json, run: Run) -> None:
         now = time.monotonic()
@@ -178,6 +210,8 @@ class Simulation:
         if manager is None:
             manager = device_manager.start(node, config.get("default") or "default", now, self.configs(seen, run))
         configs = manager.configs
+        if "default-fails" in self.faults and "default" in configs:
+            configs = {**configs, "default": [*configs["default"], device_manager.SECOND_ENTRY]}
         around = device_manager.Around(
             node,
             self.host(run.node) if manager.step == "looking" else devices.Host(),
@@ -208,10 +242,10 @@ class Simulation:
     def make_vgpus(self, node: str, config: str, entries: list[Json]) -> bool:
         self.lose_machines(node, f"the vGPU Device Manager made new vGPUs for {config}")
         host = self.host(node)
-        wanted = device_manager.wanted(entries, host)
-        if "vgpu-failed" in self.faults or wanted is None or any(gpu.device != "2236" for gpu in host.gpus):
+        if "vgpu-failed" in self.faults or device_manager.wanted(entries, host) is None:
             return False
-        return tree.make_vgpus(self.layout.hosts / node, wanted)
+        types, through = device_manager.walk(entries, host)
+        return tree.make_vgpus(self.layout.hosts / node, types) and through
 
     def host(self, node: str) -> devices.Host:
         return devices.read(self.layout.hosts / node)
@@ -243,21 +277,31 @@ class Simulation:
             own.pop(key, None)
         self.acted = True
 
-    def patch_readiness(self, pod: Json, waits_for: str | None) -> None:
-        """kwok makes each new pod ready at once; one whose init containers still wait is not."""
+    def patch_readiness(self, pod: Json, waits_for: str | None, crashes: bool) -> None:
+        """kwok makes each new pod ready at once; one whose init containers still wait is not. ``crashes``: k8s-driver-manager ends with 1."""
         ready = {"status": "True"} if waits_for is None else {"status": "False", "reason": "ContainersNotReady", "message": waits_for}
-        now: Json = next((c for c in pod["status"].get("conditions") or [] if c["type"] == "Ready"), {})
+        status = pod["status"]
+        now: Json = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
         if now.get("status") == ready["status"] and (waits_for is None or now.get("message") == waits_for):
             return
         meta = pod["metadata"]
-        body = {"status": {"conditions": [{"type": kind, **ready} for kind in ("ContainersReady", "Ready")]}}
-        self.api.patch(f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/status", body, STRATEGIC)
+        body: Json = {"conditions": [{"type": kind, **ready} for kind in ("ContainersReady", "Ready")]}
+        if crashes or status.get("initContainerStatuses"):
+            body["initContainerStatuses"] = [readiness.CRASHES] if crashes else []
+        self.api.patch(f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/status", {"status": body}, STRATEGIC)
         self.acted = True
 
     def advertise(self, node: Json) -> None:
         """What the node's plugins have found; when the last plugin has gone, nothing."""
         name = node["metadata"]["name"]
-        found = {key: count for run, resources in self.found.items() if run.node == name for key, count in resources.items()}
+        if "plugin-at-0" not in self.faults:
+            self.unhealthy.clear()
+        found = {
+            key: 0 if run in self.unhealthy else count
+            for run, resources in self.found.items()
+            if run.node == name
+            for key, count in resources.items()
+        }
         if found:
             self.advertising.add(name)
         elif name not in self.advertising:
@@ -282,10 +326,11 @@ def _started_before(layout: Layout) -> set[str]:
 
 
 def run(simulation: Simulation) -> None:
-    """For ever: quickly while something happens, slowly while nothing does."""
+    """For ever: quickly while something happens, slowly while nothing does. The faults are those that the lab's record has."""
     last = time.monotonic()
     while True:
         try:
+            simulation.faults = frozenset(simulation.layout.read()["faults"])
             if simulation.round():
                 last = time.monotonic()
         except ApiError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from tests.lab.operands.daemonsets import DAEMONSETS
 from tests.lab.operands.devices import Host
@@ -27,6 +28,16 @@ NEEDS = {
 }
 #: How long an operand works before it is ready, in seconds.
 DELAYS = {"driver": 1.0, "vgpu-manager": 1.0, "vfio-manager": 0.5}
+#: The status of an operand's init container that ends with 1 again and again, as a kubelet writes it.
+CRASHES: dict[str, Any] = {
+    "name": "k8s-driver-manager",
+    "image": "",
+    "imageID": "",
+    "ready": False,
+    "started": False,
+    "restartCount": 5,
+    "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 2m40s restarting failed container=k8s-driver-manager"}},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +49,7 @@ class Here:
     host: Host
     enabled: frozenset[str]
     passed: frozenset[str] = frozenset()
+    held: frozenset[str] = frozenset()  #: operands whose k8s-driver-manager finds a driver on the host
     slow: float = 1.0  #: factor of all delays
     more: float = 0.0  #: seconds on top, for those that have a delay
 
@@ -57,6 +69,8 @@ def _reason(operand: str, here: Here, found: Mapping[str, str]) -> str | None:
     def lacks(other: str) -> bool:
         return other in here.enabled and (other not in here.running or other in found)
 
+    if operand in here.held:
+        return "driver is pre-installed on host"
     if operand in DELAYS and here.running[operand] < DELAYS[operand] * here.slow + here.more:
         return f"{operand} is at work"
     if missing := next((other for other in NEEDS.get(operand, ()) if lacks(other)), None):

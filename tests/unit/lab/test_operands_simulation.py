@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 
 from tests.hosts import tree
+from tests.lab.faults import FAULTS
 from tests.lab.layout import Layout
+from tests.lab.operands import driver
 from tests.lab.operands.driver import Simulation
 from tests.lab.operands.labels import CONFIG, DEPLOY, NFD, OPERANDS, PRESENT, STATE, WORKLOAD, Json
 
@@ -431,6 +433,58 @@ def test_only_the_oldest_policy_counts(fleet: Lab) -> None:
 
 
 # ------------------------------------------------------------------ faults
+
+
+def test_a_pre_installed_driver_is_found_again_and_again_and_nothing_begins(lab: Lab) -> None:
+    lab.start("preinstalled-driver")
+    lab.install()
+    lab.settle(20)
+    assert lab.fleet() == {**FLEET, PASSTHROUGH: {}, VGPU: {}}
+    [status] = lab.pods("nvidia-vfio-manager", PASSTHROUGH)[0]["status"]["initContainerStatuses"]
+    assert (status["name"], status["state"]["waiting"]["reason"]) == ("k8s-driver-manager", "CrashLoopBackOff")
+    seen = []
+    for _ in range(12):
+        lab.settle(1)
+        seen.append(lab.labels(PASSTHROUGH).get(DEPLOY + "driver"))
+    assert seen.count("pre-installed") >= 1 and seen.count(None) >= 1
+    lab.simulation.faults = ()
+    lab.settle(60)
+    assert lab.fleet() == FLEET and DEPLOY + "driver" not in lab.labels(PASSTHROUGH)
+    assert lab.pods("nvidia-vfio-manager", PASSTHROUGH)[0]["status"]["initContainerStatuses"] == []
+
+
+def test_plugins_that_restart_advertise_0_until_their_devices_are_well(fleet: Lab) -> None:
+    fleet.simulation.faults = ("plugin-at-0",)
+    fleet.settle(5)
+    assert fleet.fleet() == FLEET
+    fleet.kill("nvidia-sandbox-device-plugin-daemonset", PASSTHROUGH)
+    fleet.settle()
+    assert fleet.node(PASSTHROUGH)["status"]["allocatable"]["nvidia.com/GA102GL_A10"] == "0"
+    fleet.simulation.faults = ()
+    fleet.settle(5)
+    assert fleet.fleet() == FLEET
+
+
+def test_a_plugin_that_knows_no_name_advertises_the_device_id_and_leaves_the_old_name_at_0(fleet: Lab) -> None:
+    fleet.simulation.faults = ("renamed-resource",)
+    fleet.kill("nvidia-sandbox-device-plugin-daemonset", PASSTHROUGH)
+    fleet.settle()
+    assert fleet.advertised(PASSTHROUGH) == {"nvidia.com/2236": 2}
+    assert fleet.node(PASSTHROUGH)["status"]["allocatable"]["nvidia.com/GA102GL_A10"] == "0"
+
+
+@pytest.mark.parametrize(("config", "state"), [("default", "failed"), ("A10-24Q", "success")])
+def test_a_default_that_names_a_gpu_twice_fails_after_the_first_and_others_do_not(fleet: Lab, config: str, state: str) -> None:
+    fleet.simulation.faults = ("default-fails",)
+    fleet.label(VGPU, **{CONFIG: config})
+    fleet.settle()
+    assert fleet.labels(VGPU)[STATE] == state
+    assert fleet.advertised(VGPU) == ({"nvidia.com/NVIDIA_A10-12Q": 4} if state == "failed" else FLEET[VGPU])
+
+
+def test_every_fault_of_operands_is_carried_out_and_no_other() -> None:
+    source = Path(driver.__file__).read_text()
+    assert set(re.findall(r'"([a-z0-9-]+)" (?:not )?in self\.faults', source)) == {n for n, f in FAULTS.items() if f.where == "operand"}
 
 
 @pytest.mark.parametrize(
