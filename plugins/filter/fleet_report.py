@@ -8,12 +8,13 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._plain import plain
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._report import _report
 
 
 def fleet_report(*args: t.Any, **kwargs: t.Any) -> dict[str, t.Any]:
     try:
-        return _report.fleet_report(*args, **kwargs)
+        return _report.fleet_report(*plain(args), **plain(kwargs))
     except (KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"fleet_report: {error}") from error
 

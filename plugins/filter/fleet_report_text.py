@@ -8,12 +8,12 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._report import _report
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._report import _text
 
 
 def fleet_report_text(*args: t.Any, **kwargs: t.Any) -> str:
     try:
-        return _report.fleet_report_text(*args, **kwargs)
+        return _text.fleet_report_text(*args, **kwargs)
     except (KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"fleet_report_text: {error}") from error
 

@@ -30,7 +30,7 @@ NO_CONFIG = "it has no device configuration"
 
 
 @dataclasses.dataclass
-class _Seen:
+class Seen:
     """A GPU as it was read. ``active``: type and users of each vGPU.
 
     ``unknown``: why it cannot be told what is made on it; ``left_out``: why the planner cannot take it at all.
@@ -59,17 +59,9 @@ class Reading:
     def add(self, host: Facts, intent: Facts, node: Facts) -> None:
         name, owner = str(intent["node"]), str(intent["owner"])
         mode, pool, labels = _wishes(host)
-        facts = host["preflight_host"]
-        gpus = sorted(facts["gpus"], key=lambda gpu: str(gpu["address"]).lower())
-        names = _names_of_types(gpus)
-        seen = [_gpu(index, gpu, names) for index, gpu in enumerate(gpus)]
-        told = [_who(entry) for entry in seen]
-        blind = not all(told)
-        why = (facts.get("unknown") or {}).get("gpus.users") or "the host does not say who holds its vGPUs"
+        seen, blind = look(host["preflight_host"], node, self.kubevirt)
         if blind:
-            self.notes.append(f"node {name}: who holds its vGPUs is known from the cluster alone: {why}.")
-        boards = [entry.board for entry in seen]
-        _holdings.settle(boards, _holdings.uses(node, self.kubevirt, boards), why if blind else "the host shows no QEMU process of it")
+            self.notes.append(f"node {name}: who holds its vGPUs is known from the cluster alone: {blind}.")
         if not seen:
             self.notes.append(f"node {name}: it has no GPU.")
         vfio = any(entry.backend == "vendor_vfio" for entry in seen)
@@ -93,7 +85,7 @@ class Reading:
                 }
             )
 
-    def _reasons(self, name: str, seen: t.Iterable[_Seen]) -> None:
+    def _reasons(self, name: str, seen: t.Iterable[Seen]) -> None:
         by_reason: dict[str, list[int]] = collections.defaultdict(list)
         for entry in seen:
             total = (entry.facts.get("sriov") or {}).get("total")
@@ -106,7 +98,7 @@ class Reading:
         for reason, indexes in sorted(by_reason.items(), key=lambda item: item[1]):
             self.notes.append(f"node {name}, GPU {', '.join(map(str, indexes))}: {reason}.")
 
-    def _configuration(self, name: str, owner: str, seen: t.Sequence[_Seen], vfio: bool) -> None:
+    def _configuration(self, name: str, owner: str, seen: t.Sequence[Seen], vfio: bool) -> None:
         """Can the vGPU Device Manager be given a configuration for this node? It acts on every GPU that a filter selects."""
         if owner != "operator" or not seen:
             return
@@ -154,7 +146,7 @@ def _names_of_types(gpus: t.Iterable[Facts]) -> dict[tuple[str, str], str]:
     return found
 
 
-def _gpu(index: int, facts: Facts, names: t.Mapping[tuple[str, str], str]) -> _Seen:
+def _gpu(index: int, facts: Facts, names: t.Mapping[tuple[str, str], str]) -> Seen:
     pci, backend = str(facts["vendor_device"]).upper(), str(facts["vgpu"].get("backend"))
     active, unread = [], []
     for vgpu in facts["vgpu"].get("active") or []:
@@ -164,7 +156,7 @@ def _gpu(index: int, facts: Facts, names: t.Mapping[tuple[str, str], str]) -> _S
         unread += [] if plain else [kind]
     present = collections.Counter(name for name, _users in active)
     board = _holdings.Board(index, pci, dict(sorted(present.items())), vfio=backend == "vendor_vfio")
-    entry = _Seen(index, facts, None, board, backend, active)
+    entry = Seen(index, facts, None, board, backend, active)
     try:
         entry.gpu = _host_gpu.of(facts).gpu
     except ValueError as error:
@@ -192,7 +184,7 @@ def _impossible(gpu: Gpu, present: t.Mapping[str, int]) -> str | None:
     return None
 
 
-def _who(entry: _Seen) -> bool:
+def _who(entry: Seen) -> bool:
     """Note who holds the GPU or its vGPUs; False if the host cannot tell."""
     if entry.backend == "none":
         users = entry.facts.get("users")
@@ -201,7 +193,19 @@ def _who(entry: _Seen) -> bool:
     return _holdings.see(entry.board, entry.active)
 
 
-def _planned(entry: _Seen, gpu: Gpu, mode: str) -> dict[str, t.Any]:
+def look(facts: Facts, node: Facts, kubevirt: Facts | None) -> tuple[list[Seen], str]:
+    """The GPUs of a host in the order of their addresses, with who holds which vGPU, and why the host cannot see that (empty: it can)."""
+    gpus = sorted(facts["gpus"], key=lambda gpu: str(gpu["address"]).lower())
+    names = _names_of_types(gpus)
+    seen = [_gpu(index, gpu, names) for index, gpu in enumerate(gpus)]
+    told = [_who(entry) for entry in seen]
+    why = "" if all(told) else (facts.get("unknown") or {}).get("gpus.users") or "the host does not say who holds its vGPUs"
+    boards = [entry.board for entry in seen]
+    _holdings.settle(boards, _holdings.uses(node, kubevirt, boards), why or "the host shows no QEMU process of it")
+    return seen, why
+
+
+def _planned(entry: Seen, gpu: Gpu, mode: str) -> dict[str, t.Any]:
     """The GPU as ``vgpu_plan`` takes it."""
     board = entry.board
     found: dict[str, t.Any] = {

@@ -31,7 +31,7 @@ class Board:
     """One GPU of a node while it is found out who holds what on it.
 
     ``present``: plain types that are made, with how many. ``held``: of whom it is known, per (VM, type). ``stays``: why the GPU must not be changed.
-    ``vfio``: KubeVirt picks its vGPUs by PCI id.
+    ``vfio``: KubeVirt picks its vGPUs by PCI id. ``sure``: whose they are is known, not only whose they may be.
     """
 
     index: int
@@ -40,6 +40,7 @@ class Board:
     vfio: bool
     held: collections.Counter[tuple[str, str]] = dataclasses.field(default_factory=collections.Counter)
     stays: list[str] = dataclasses.field(default_factory=list)
+    sure: bool = True
 
     def free(self, types: t.Container[str] | None = None) -> dict[str, int]:
         """vGPUs of these types (None: of any) of which nobody is known to hold them."""
@@ -109,6 +110,7 @@ def _hold_all(board: Board, name: str) -> None:
         del board.held[who, name]
     board.held[f"one of {', '.join(whos)}", name] = board.present[name]
     board.stays.append(f"which of {', '.join(whos)} hold its {name} cannot be told")
+    board.sure = False
 
 
 def uses(node: Facts, kubevirt: Facts | None, boards: t.Sequence[Board]) -> list[Use]:
@@ -178,3 +180,4 @@ def _place(boards: t.Sequence[Board], types: frozenset[str] | None, group: t.Seq
             if types is None or count > room or name in types:
                 board.held[whos[0] if len(whos) == 1 else f"one of {', '.join(whos)}", name] += free
         board.stays.append(said)
+        board.sure = False

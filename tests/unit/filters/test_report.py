@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from ansible_collections.gpufleet.kubevirt.plugins.filter.fleet_report import FilterModule
 from ansible_collections.gpufleet.kubevirt.plugins.filter.fleet_report_text import FilterModule as TextFilterModule
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._report._report import STATES, fleet_report, fleet_report_text
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._report._report import STATES, fleet_report
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._report._text import fleet_report_text
 
 WORKLOAD = "nvidia.com/gpu.workload.config"
 A10, A40, AUDIO, VGPU = (
@@ -176,6 +177,7 @@ def test_the_text_is_a_table_with_notes():
             intent("gpu-bb", "vm-passthrough", [{"pci": "10DE:2236", "count": 1}]),
         ],
         generated="2026-01-31T10:00:00Z",
+        wanted={"version": "v26.7.0"},
     )
     assert fleet_report_text(report).splitlines() == [
         "GPU fleet of https://127.0.0.1:6443, 2026-01-31T10:00:00Z: attention",
@@ -186,13 +188,16 @@ def test_the_text_is_a_table_with_notes():
         "gpu-bb  vm-passthrough  drift, cordoned  -",
         "",
         "- gpu-bb: 10DE:2236: 1 expected, and it advertises nothing",
+        "",
+        "- What differs from the inventory is mended by gpufleet.kubevirt.site",
     ]
 
 
 def test_an_empty_fleet_has_a_report():
-    report = fleet_report(fleet())
+    report = fleet_report(fleet(), wanted={"version": "v26.7.0"})
     assert (report["status"], report["nodes"], report["totals"]) == ("ok", [], {})
     assert fleet_report_text(report).splitlines()[-1].startswith("NODE")
+    assert "not compared: version" in fleet_report_text(fleet_report(fleet()))
 
 
 NAMES = st.text("abcdefgh-", min_size=1, max_size=20)
@@ -240,5 +245,5 @@ def test_the_filters_fail_with_a_sentence():
     assert show(make(fleet())).startswith("GPU fleet of")
     with pytest.raises(AnsibleFilterError, match="fleet_report: 'possible_gpu_nodes'"):
         make({"nodes": []})
-    with pytest.raises(AnsibleFilterError, match="fleet_report_text: 'nodes'"):
+    with pytest.raises(AnsibleFilterError, match="fleet_report_text: Reading a fleet report: it has no list of nodes"):
         show({})
