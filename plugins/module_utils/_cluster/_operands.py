@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import typing as t
+from decimal import Decimal
 
 Object = t.Dict[str, t.Any]
 
@@ -155,16 +156,24 @@ def workload_of_operands(operands: t.Iterable[str]) -> str | None:
     return "container" if only_container & set(operands) else None
 
 
-#: Suffixes of Kubernetes quantities that a whole number may carry: the API server writes 2000 as ``2k``.
-_SUFFIXES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+#: Suffixes of Kubernetes quantities (apimachinery, pkg/api/resource/quantity.go): the API server writes 2000 as ``2k``, and keeps ``1e3`` as it is.
+_SUFFIXES = {suffix: Decimal(10) ** (3 * power) for power, suffix in enumerate(("n", "u", "m", "", "k", "M", "G", "T", "P", "E"), -3)}
+_SUFFIXES.update({f"{suffix}i": Decimal(2) ** (10 * power) for power, suffix in enumerate("KMGTPE", 1)})
+_QUANTITY = re.compile(r"(?P<digits>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:[eE](?P<exponent>[+-]?[0-9]{1,2})|(?P<suffix>[A-Za-z]{0,2}))")
 
 
 def count(quantity: t.Any) -> int:
-    """A whole number from a Kubernetes quantity (``"2"``, 2, ``"1k"``); extended resources are nothing else. ValueError if it is none."""
-    digits, suffix = re.fullmatch(r"(.*?)([A-Za-z]*)", str(quantity)).groups()  # type: ignore[union-attr]
-    if suffix and suffix not in _SUFFIXES:
+    """A whole number from a Kubernetes quantity (``"2"``, 2, ``"1k"``, ``"1e3"``); extended resources are nothing else. ValueError if it is none.
+
+    Whoever may create a pod chooses how its quantities are written.
+    """
+    found = _QUANTITY.fullmatch(str(quantity))
+    if not found or (found["suffix"] or "") not in _SUFFIXES:
         raise ValueError(f"{quantity!r} is no whole number of devices")
-    return int(digits) * _SUFFIXES.get(suffix, 1)
+    number = Decimal(found["digits"]).scaleb(int(found["exponent"] or 0)) * _SUFFIXES[found["suffix"] or ""]
+    if number != number.to_integral_value():
+        raise ValueError(f"{quantity!r} is no whole number of devices")
+    return int(number)
 
 
 def resources(node: t.Mapping[str, t.Any]) -> dict[str, int]:

@@ -23,6 +23,8 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._operan
 #: What they write in place of ``true``, and behind any other value.
 _PAUSED = "paused-for-"
 _BEHIND = "_paused-for-driver-upgrade"
+#: Operand -> the label without which the operator does not deploy it on a node of its workload (controllers/state_manager.go, v26.7.0).
+_ONLY_WITH = {"mig-manager": "nvidia.com/mig.capable"}
 #: Operands whose init container is k8s-driver-manager.
 _WITH_DRIVER_MANAGER = frozenset({"driver", "vgpu-manager", "vfio-manager"})
 
@@ -58,11 +60,18 @@ def at_work(node: t.Mapping[str, t.Any], pods: t.Iterable[t.Mapping[str, t.Any]]
     return sorted(found)
 
 
+def _for(node: Object, operand: str) -> bool:
+    """Would the operator deploy it on this node of its workload?"""
+    needed = _ONLY_WITH.get(operand)
+    return needed is None or labels(node).get(needed) == "true"
+
+
 def freed(node: Object, workload: str | None) -> dict[str, str | None]:
     """The labels that set paused operands of this workload free: key -> value.
 
     Those of other workloads stay as they are: ``true`` would deploy, for instance, the container driver on a node of VMs. ``false`` and
-    ``pre-installed`` are somebody's decision. An empty value is what k8s-driver-manager leaves of an operand that was not there yet.
+    ``pre-installed`` are somebody's decision. An empty value is what k8s-driver-manager leaves of an operand that was not there yet, which may
+    also be one that is not for this node.
     """
     found: dict[str, str | None] = {}
     for operand in _operands.DEPLOYED.get(workload or "", ()):
@@ -72,6 +81,6 @@ def freed(node: Object, workload: str | None) -> dict[str, str | None]:
             continue
         if value.endswith(_BEHIND):
             found[key] = value[: -len(_BEHIND)]
-        elif value == "" or value.startswith(_PAUSED):
+        elif value.startswith(_PAUSED) or (value == "" and _for(node, operand)):
             found[key] = "true"
     return found

@@ -248,12 +248,28 @@ def test_a_vm_with_resource_claims_is_a_use_and_one_with_other_host_devices_is_n
     assert [(use.who, use.resources) for use in _fleet.uses([], [claimed, other])] == [("VM ml/c", {"claim mine": 1})]
 
 
-@pytest.mark.parametrize(("quantity", "number"), [("2", 2), (2, 2), ("0", 0), ("1k", 1000), ("2Ki", 2048), ("3M", 3_000_000)])
+@pytest.mark.parametrize(
+    ("quantity", "number"),
+    [
+        ("2", 2),
+        (2, 2),
+        ("0", 0),
+        ("1k", 1000),
+        ("2Ki", 2048),
+        ("3M", 3_000_000),
+        ("1E", 10**18),
+        ("1e3", 1000),
+        ("2E3", 2000),
+        ("1000m", 1),
+        ("2.5k", 2500),
+        ("+3", 3),
+    ],
+)
 def test_quantities_are_whole_numbers(quantity: t.Any, number: int) -> None:
     assert _operands.count(quantity) == number
 
 
-@pytest.mark.parametrize("quantity", ["", "100m", "1.5", "two"])
+@pytest.mark.parametrize("quantity", ["", "100m", "1.5", "two", "1e-3", "1e999", "3x", "1ki", "-", "."])
 def test_what_is_no_whole_number_of_devices_is_refused(quantity: str) -> None:
     with pytest.raises(ValueError):
         _operands.count(quantity)

@@ -18,6 +18,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import 
 
 PAUSED = "paused-for-vgpu-change"
 UPGRADE = "paused-for-driver-upgrade"
+MIG_MANAGER = DEPLOY + "mig-manager"
 PLUGIN, VALIDATOR = DEPLOY + "sandbox-device-plugin", DEPLOY + "sandbox-validator"
 VGPU_NODE = {WORKLOAD: "vm-vgpu", PROFILE: "A10-4Q", PLUGIN: PAUSED, VALIDATOR: PAUSED, DEPLOY + "vgpu-manager": "true"}
 WISH = {"name": "a", "workload": "vm-vgpu", "vgpu_config": "A10-4Q"}
@@ -33,6 +34,11 @@ WISH = {"name": "a", "workload": "vm-vgpu", "vgpu_config": "A10-4Q"}
         ("vm-passthrough", {DEPLOY + "vgpu-manager": PAUSED, VALIDATOR: PAUSED}, {VALIDATOR: "true"}),
         ("container", {DEPLOY + "device-plugin": "custom_" + UPGRADE, PLUGIN: PAUSED}, {DEPLOY + "device-plugin": "custom"}),
         (None, {PLUGIN: PAUSED}, {}),
+        # k8s-driver-manager leaves an empty label of what was never there, and a GPU without MIG has no MIG manager.
+        ("container", {MIG_MANAGER: ""}, {}),
+        ("container", {MIG_MANAGER: "", "nvidia.com/mig.capable": "false"}, {}),
+        ("container", {MIG_MANAGER: "", "nvidia.com/mig.capable": "true"}, {MIG_MANAGER: "true"}),
+        ("container", {MIG_MANAGER: UPGRADE}, {MIG_MANAGER: "true"}),
         ("vm-vgpu", {DEPLOY + "operands": PAUSED, "team": PAUSED}, {}),
     ],
 )
