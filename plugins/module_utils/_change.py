@@ -123,6 +123,13 @@ def message(doing: str, blockers: t.Sequence[Blocker], done: t.Sequence[Change] 
 Observed = t.TypeVar("Observed")
 
 
+def _not_taken(plan: Plan) -> list[Blocker]:
+    """Of a plan after the writes: what is still to be done."""
+    return [
+        Blocker(change.target, f"{change.action} was written but did not take", "Look for another writer of it") for change in plan.changes
+    ]
+
+
 def run(
     module: Module,
     doing: str,
@@ -131,6 +138,7 @@ def run(
     apply: t.Callable[[list[Change]], list[Blocker]],
     result: t.Callable[[Observed, Plan], dict[str, t.Any]] = lambda observed, plan: {},
     verify: t.Callable[[Observed], list[Blocker]] | None = None,
+    unreadable: tuple[type[Exception], ...] = (),
 ) -> t.NoReturn:
     """Observe, plan, apply, read back, exit: the same for every writing module.
 
@@ -140,6 +148,7 @@ def run(
     with ``dryRun=All`` and writes nothing.
     ``result`` gives the module's further return values, from what was seen last and the plan of the start.
     ``verify`` judges a second observation; left out, planning again must find nothing left to do.
+    ``unreadable``: what a second observation may raise. By then things are written, and that must be said.
     """
     observed = observe()
     plan = make_plan(observed)
@@ -160,15 +169,15 @@ def run(
         failed = apply(plan.changes)
         blockers += failed
     if plan.changes and not module.check_mode:
-        observed = observe()
         tried = {blocker.target for blocker in blockers}
-        if verify is None:
-            left = [
-                Blocker(change.target, f"{change.action} was written but did not take", "Look for another writer of it")
-                for change in make_plan(observed).changes
-            ]
+        try:
+            observed = observe()
+        except unreadable as error:
+            problem = f"what was written could not be read again: {error}"
+            written = any(change.target not in tried for change in plan.changes)
+            left = [Blocker("reading back", problem, "Run again: what is right stays as it is")] if written else []
         else:
-            left = verify(observed)
+            left = _not_taken(make_plan(observed)) if verify is None else verify(observed)
         blockers += [blocker for blocker in left if blocker.target not in tried]
     if blockers:
         stopped = {blocker.target for blocker in blockers}

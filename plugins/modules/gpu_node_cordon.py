@@ -129,6 +129,7 @@ def main() -> None:
             observe,
             lambda node: _cordon.make_plan(name, module.params["state"], reason, node),
             apply,
+            unreadable=(_client.ApiError,),
         )
     except _client.ApiError as error:
         module.fail_json(msg=str(error))

@@ -164,10 +164,11 @@ def profiles(client, where):
     found = client.find(f"/api/v1/namespaces/{where['namespace']}/configmaps/{where['name']}")
     try:
         content = yaml.safe_load(((found or {}).get("data") or {}).get(where["key"]) or "")
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: what looks like a date and is none
         return None
     known = content.get("vgpu-configs") if isinstance(content, dict) else None
-    return frozenset(known) if isinstance(known, dict) else None
+    # The device manager reads YAML by way of JSON, where every name is text.
+    return frozenset(str(name) for name in known) if isinstance(known, dict) else None
 
 
 def observe(client, wanted, config_map, repair_paused):
@@ -260,6 +261,7 @@ def main() -> None:
             ),
             apply,
             lambda seen, plan: {"tokens": first},
+            unreadable=(_client.ApiError,),
         )
     except _client.ApiError as error:
         module.fail_json(msg=f"Labelling the nodes: {error}. Nothing was changed.")

@@ -165,7 +165,14 @@ def main() -> None:
 
     apply.dry_runs = True
     try:
-        _change.run(module, f"Preparing namespace {name}", observe, lambda seen: _namespace.make_plan(name, level, wanted, seen), apply)
+        _change.run(
+            module,
+            f"Preparing namespace {name}",
+            observe,
+            lambda seen: _namespace.make_plan(name, level, wanted, seen),
+            apply,
+            unreadable=(_client.ApiError,),
+        )
     except _client.ApiError as error:
         module.fail_json(msg=f"Preparing namespace {name}: {error}. Nothing was changed.")
 

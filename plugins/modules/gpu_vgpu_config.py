@@ -133,6 +133,7 @@ blockers:
 
 import concurrent.futures
 import datetime
+import json
 import time
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -154,10 +155,16 @@ def configs_of(text):
     """The named configurations of a config.yaml, or None if it is none."""
     try:
         content = yaml.safe_load(text or "")
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: what looks like a date and is none
         return None
     known = content.get("vgpu-configs") if isinstance(content, dict) else None
-    return known if isinstance(known, dict) else None
+    if not isinstance(known, dict):
+        return None
+    try:
+        # The device manager reads YAML by way of JSON: names are text there, and a date is nothing at all.
+        return json.loads(json.dumps(known))
+    except (TypeError, ValueError, RecursionError):
+        return None
 
 
 def dump(data):
@@ -285,11 +292,12 @@ def main() -> None:
         given["name"], profiles, given["content"], configs, given["keep"], frozenset(given["relabelled"]), given["fresh"]
     )
     cluster = Cluster(_client.connect(module), given["namespace"], request, given["timeout"])
-    first = []
+    first, times = [], []
 
     def observe():
         seen = cluster.observe()
         first.append(seen)
+        times.append(datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
         return seen
 
     def make_plan(seen):
@@ -313,10 +321,9 @@ def main() -> None:
         return [_change.Blocker(change.target, "its annotation was written but did not take", "Look for another writer") for change in left]
 
     def result(seen, plan):
-        now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         names = [change.target[len("node ") :] for change in plan.changes if change.action == "restart device manager"]
         tokens = [
-            {"name": name, "state": _operands.labels(seen.nodes[name]).get(_operands.VGPU_STATE), "pod": None, "time": now}
+            {"name": name, "state": _operands.labels(first[0].nodes[name]).get(_operands.VGPU_STATE), "pod": None, "time": times[0]}
             for name in names
         ]
         written = [change.after[_vgpu_config.KEY] for change in plan.changes if change.target.startswith("ConfigMap ")]
@@ -324,7 +331,8 @@ def main() -> None:
         return {"tokens": tokens, "content": written[0] if written else present}
 
     try:
-        _change.run(module, doing, observe, make_plan, apply, result, unwritten if given["restart"] else None)
+        verify = unwritten if given["restart"] else None
+        _change.run(module, doing, observe, make_plan, apply, result, verify, unreadable=(_client.ApiError,))
     except _client.ApiError as error:
         module.fail_json(msg=f"{doing}: {error}. Nothing was changed.")
 

@@ -139,6 +139,29 @@ def test_a_write_that_does_not_take_is_found_by_reading_back() -> None:
     assert [(blocker["target"], blocker["problem"]) for blocker in result["blockers"]] == [("b", "set was written but did not take")]
 
 
+@pytest.mark.parametrize("broken", [set(), {"b"}, {"a", "b"}])
+def test_what_was_written_is_said_also_where_it_cannot_be_read_back(broken: set[str]) -> None:
+    store = Store({}, broken=broken)
+    looks = iter([{}])
+
+    def observe() -> dict[str, int]:
+        for seen in looks:
+            return seen
+        raise ConnectionError("no answer")
+
+    def make_plan(seen: dict[str, int]) -> Plan:
+        return Plan([Change(key, "set", seen.get(key), 2, "wanted") for key in "ab"])
+
+    module = FakeModule(False)
+    with pytest.raises(Ended):
+        run(module, "Setting numbers", observe, make_plan, store.apply, unreadable=(ConnectionError,))
+    done = {"a", "b"} - broken
+    assert (module.result["failed"], module.result["changed"]) == (True, bool(done))
+    assert {change["target"] for change in module.result["changes"]} == done == set(store.values)
+    assert ("could not be read again: no answer" in module.result["msg"]) is bool(done)
+    assert ("Nothing was changed" in module.result["msg"]) is not bool(done)
+
+
 def test_a_text_that_can_be_read_by_a_person() -> None:
     changes = [Change("node b", "label", {"x": None, "w": True}, {"x": "1"}, ""), Change("file a", "write", None, ["one", "two"], "")]
     assert diff(changes) == {"before": "node b:\n  w: true\n  x: \n", "after": "file a:\n  one\n  two\nnode b:\n  x: 1\n"}

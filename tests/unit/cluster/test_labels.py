@@ -99,6 +99,14 @@ def test_operands_that_run_are_never_taken_away_and_other_nodes_go_on(api: FakeA
     assert [change["target"] for change in done["changes"]] == ["node b"]
 
 
+def test_what_was_labelled_is_said_also_where_the_api_server_goes_away_then(api: FakeApi, run_module) -> None:
+    fill(api, node("a"))
+    api.faults = [Fault(403, 9, when=lambda request: any(sent.method == "PATCH" and sent is not request for sent in api.requests))]
+    done = run_module(MODULE, {**api.params, "nodes": [{"name": "a", "workload": "container"}]})
+    assert done["failed"] and labels(api, "a") == {WORKLOAD: "container"}
+    assert [change["target"] for change in done["changes"]] == ["node a"] and "Nothing was changed" not in done["msg"]
+
+
 def passthrough(name: str = "a") -> Json:
     return node(name, {WORKLOAD: "vm-passthrough"}, {A10: 2})
 

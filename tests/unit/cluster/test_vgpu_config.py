@@ -10,7 +10,7 @@ import typing as t
 
 import pytest
 import yaml
-from fake_api import FakeApi
+from fake_api import FakeApi, Fault
 from gpu_objects import DEPLOY, NAMESPACE, PROFILE, STATE, VGPU, Json, launcher, node, operand_pod, pod
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _vgpu_config
@@ -128,6 +128,9 @@ def test_without_content_it_is_read_and_returned(cluster: Cluster, run_module) -
         (text(**{"A10-12Q": TWO}), None, "A10-4Q", "has no profile 'A10-4Q'. Nearest: A10-12Q"),
         (None, text(**{"A10-12Q": TWO}), "A10-4Q", "has no profile 'A10-4Q'. Nearest: A10-12Q"),
         (None, "[", "A10-4Q", "vgpu_device_config_lint"),
+        ("vgpu-configs: {1: [], A10-12Q: [], true: []}", None, "A10-4Q", "has no profile 'A10-4Q'. Nearest: "),
+        ("vgpu-configs: {A10-4Q: [2026-13-01]}", None, "A10-4Q", "is no configuration"),
+        ("vgpu-configs: {A10-4Q: [2026-01-01]}", None, "A10-4Q", "is no configuration"),
     ],
 )
 def test_what_cannot_be_used_stops_it(
@@ -231,6 +234,12 @@ def test_device_managers_are_restarted_where_they_have_to_be_and_nowhere_else(cl
     asked = arguments(cluster.api, restart=True, **more)
     checked = run_module(MODULE, asked, check=True)
     assert cluster.running() == "ab"
+    states = {name: cluster.api.objects[f"/api/v1/nodes/{name}"]["metadata"]["labels"][STATE] for name in "ab"}
+    # The new device manager may be quick to say something: a token is what was said before.
+    cluster.api.before_write = lambda request: (
+        request.method == "DELETE"
+        and [cluster.api.objects[f"/api/v1/nodes/{name}"]["metadata"]["labels"].update({STATE: "pending"}) for name in "ab"]
+    )
     done = run_module(MODULE, asked)
     assert not done["failed"], done
     assert cluster.running() == left
@@ -239,7 +248,9 @@ def test_device_managers_are_restarted_where_they_have_to_be_and_nowhere_else(cl
     restarted = [change for change in done["changes"] if change["action"] == "restart device manager"]
     assert [change["target"] for change in restarted] == [f"node {name}" for name in "ab" if name not in left]
     assert all(why in change["reason"] for change in restarted)
-    assert [token["name"] for token in done["tokens"]] == [name for name in "ab" if name not in left]
+    assert done["tokens"] == [
+        {"name": name, "state": states[name], "pod": None, "time": done["tokens"][0]["time"]} for name in "ab" if name not in left
+    ]
     deleted = [request for request in cluster.api.written if request.method == "DELETE"]
     assert all(request.body["preconditions"]["uid"].startswith("uid-vgpu-device-manager-") for request in deleted)
 
@@ -302,6 +313,19 @@ def test_what_is_under_way_is_waited_for_and_not_broken_off(cluster: Cluster, ru
     done = run_module(MODULE, arguments(cluster.api, restart=True))
     assert done["failed"] and said in done["msg"]
     assert cluster.running() == "ab" and cluster.note("a") == noted(FIVE)
+
+
+def test_what_was_restarted_is_said_also_where_the_api_server_goes_away_then(cluster: Cluster, run_module) -> None:
+    cluster.api.add(PATH, config_map(text(**{"A10-4Q": SIX})))
+    cluster.node("a", "failed", noted(SIX))
+    cluster.node("b", note=noted(SIX))
+    cluster.api.faults = [
+        Fault(403, 9, when=lambda request: any(sent.method == "PATCH" and sent is not request for sent in cluster.api.requests))
+    ]
+    done = run_module(MODULE, arguments(cluster.api, restart=True))
+    assert done["failed"] and cluster.running() == "b" and cluster.note("a") == noted(SIX)
+    assert [change["target"] for change in done["changes"]] == ["node a"] and done["changed"]
+    assert "could not be read again" in done["msg"] and "Nothing was changed" not in done["msg"]
 
 
 def test_a_run_that_died_after_the_config_map_was_written_is_finished_by_the_next(cluster: Cluster, run_module) -> None:
