@@ -162,7 +162,9 @@ class Client:
                     raise
                 items, following, restarted = [], "", True  # the list is too old to go on with: read it anew, once
                 continue
-            items += page.get("items") or []
+            if "items" not in page:  # somebody in between answers in the server's place: nothing is no list, and no VM in it is no proof
+                raise ApiError("GET", path, self.server, None, "failed", "the answer is no list of objects; see which proxy is in between")
+            items += page["items"] or []
             following = (page.get("metadata") or {}).get("continue") or ""
             if not following:
                 return items
@@ -206,7 +208,7 @@ class Client:
                 patience = _BUSY_SECONDS
                 if status not in _BUSY:
                     raise failed
-            pause = wait if wait is not None else min(8.0, 0.25 * 2**attempt)
+            pause = max(wait or 0.0, min(8.0, 0.25 * 2**attempt))
             if time.monotonic() - began + pause > patience:
                 failed.method, failed.path = method, path
                 raise failed
@@ -241,8 +243,10 @@ class Client:
             decoded = {"message": f"the answer is no JSON: {answer.data[:200].decode('utf-8', 'replace')}"}
             if answer.status < 300:
                 return 502, decoded, None
+        if method == "GET" and answer.status < 300 and not isinstance(decoded, dict):
+            return 502, {"message": "the answer is no object"}, None
         after = answer.headers.get("Retry-After", "")
-        return answer.status, decoded if isinstance(decoded, dict) else None, float(after) if after.isdigit() else None
+        return answer.status, decoded if isinstance(decoded, dict) else None, float(after) if after.isdecimal() else None
 
     def _failure(self, method: str, path: str, status: int, answer: t.Optional[Json]) -> ApiError:
         answer = answer or {}

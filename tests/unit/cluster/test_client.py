@@ -117,6 +117,26 @@ def test_the_wait_that_the_server_asks_for_is_kept(api: FakeApi, client: _client
     assert pauses == [7.0]
 
 
+@pytest.mark.parametrize("said", ["0", "²", "soon"])
+def test_a_server_that_asks_for_no_wait_is_not_asked_without_one(
+    api: FakeApi, client: _client.Client, pauses: list[float], said: str
+) -> None:
+    api.add(NODE)
+    api.faults = [Fault(429, times=4, headers={"Retry-After": said})]
+    client.get(NODE)
+    assert len(pauses) == 4 and min(pauses) >= 0.5 and pauses == sorted(pauses)
+
+
+@pytest.mark.parametrize("answer", [{}, [], None, "ok", {"kind": "Status"}])
+def test_what_is_no_list_is_not_taken_for_an_empty_one(
+    api: FakeApi, client: _client.Client, pauses: list[float], monkeypatch: pytest.MonkeyPatch, answer: t.Any
+) -> None:
+    """No VM in it would be taken for the proof that nobody uses a device."""
+    monkeypatch.setattr(api, "_get", lambda request: (200, answer))
+    with pytest.raises(_client.ApiError, match="the answer is no "):
+        client.list("/api/v1/pods")
+
+
 def test_patience_ends(api: FakeApi, client: _client.Client, pauses: list[float]) -> None:
     api.faults = [Fault(500, times=10**6, message="etcd is down")]
     with pytest.raises(_client.ApiError, match=r"GET /api/v1/nodes/n on http.*: 500 Fault: etcd is down"):
