@@ -353,9 +353,9 @@ def main() -> None:
         module.fail_json(msg=_change.message(DOING, problems), blockers=[problem.as_dict() for problem in problems])
     permit = Permit(module, _client.connect(module))
     try:
-        _change.run(module, DOING, permit.observe, permit.plan, permit.apply, permit.result, permit.verify)
-    except (_client.ApiError, LookupError) as error:
-        module.fail_json(msg=f"{DOING}: {error.args[0] if isinstance(error, LookupError) else error}. Nothing was changed.")
+        _change.run(module, DOING, permit.observe, permit.plan, permit.apply, permit.result, permit.verify, unreadable=(_client.ApiError,))
+    except (_client.ApiError, _permit_io.Unclear) as error:
+        module.fail_json(msg=f"{DOING}: {error}. Nothing was changed.")
 
 
 if __name__ == "__main__":

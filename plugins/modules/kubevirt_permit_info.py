@@ -135,10 +135,8 @@ def main() -> None:
         developer = seen.configuration.get("developerConfiguration") or {}
         permitted = seen.configuration.get(_kubevirt_seen.PERMITTED)
         compared = _kubevirt_view.view(permitted, nodes, users, module.params["resource_prefix"])
-    except (_client.ApiError, LookupError, ValueError) as error:
-        module.fail_json(
-            msg=f"Comparing permitted devices: {error.args[0] if isinstance(error, LookupError) else error}. Nothing was changed."
-        )
+    except (_client.ApiError, _permit_io.Unclear, ValueError) as error:
+        module.fail_json(msg=f"Comparing permitted devices: {error}. Nothing was changed.")
     shown = _fleet.kubevirt_of([found])
     module.exit_json(
         changed=False,

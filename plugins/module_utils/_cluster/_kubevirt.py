@@ -120,7 +120,7 @@ def _stop_at_what_is_advertised(seen: Seen, request: Request, after: t.Optional[
         return
     out = {change.before["resource_name"] for change in changes if change.action == "forbid"} - names_in(after)
     for name in sorted(out & set(seen.advertised)):
-        nodes = sorted(seen.advertised[name])
+        nodes = [node if count else f"{node} (not ready)" for node, count in sorted(seen.advertised[name].items())]
         problem = f"{', '.join(nodes[:5])}{' and others' if len(nodes) > 5 else ''} advertise{'s' if len(nodes) == 1 else ''} it"
         if request.in_use == "warn":
             plan.warnings.append(f"device {name}: {problem}, and no VM can use it any more.")
@@ -204,7 +204,8 @@ def patch(seen: Seen, configuration: Object) -> Object:
 
 def known(change: Change) -> bool:
     """Can a change be in the object at all, or is it one of a plan whose names are not known yet?"""
-    return not (isinstance(change.after, dict) and change.after.get("resource_name") == KNOWN_AFTER_APPLY)
+    entries = change.after if isinstance(change.after, list) else [change.after]
+    return not any(isinstance(entry, dict) and entry.get("resource_name") == KNOWN_AFTER_APPLY for entry in entries)
 
 
 def to_commit(request: Request, seen: Seen) -> t.Optional[Object]:

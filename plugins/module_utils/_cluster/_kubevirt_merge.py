@@ -24,6 +24,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._kubevi
 
 #: An entry of HyperConverged's object that it does not hand on.
 DISABLED = "disabled"
+_IS_DISABLED = "it is disabled there"
 
 
 def merged(
@@ -115,8 +116,13 @@ class _Lists:
         """The entry is there once, as asked."""
         field, selector = FIELDS[entry.kind]
         if entry.planned:
-            if self._by_device.get(entry.same_device):
+            keys = dict.fromkeys(other.key for other in self._by_device.get(entry.same_device, []))
+            there = [raw for key in keys for raw in self._by_key[key]]
+            if any(not raw.get(DISABLED) for raw in there):
                 return []
+            if there:
+                before = [{**read(entry.kind, raw).shown(), DISABLED: True} for raw in there]
+                return [Change(entry.target, "correct", before, [entry.shown()], _IS_DISABLED)]
             return [Change(entry.target, "permit", None, entry.shown(), "its resource name is known once a node advertises it")]
         same = self._by_key.get(entry.key, [])
         if not same:
@@ -146,7 +152,7 @@ def _wrong(entry: Entry, same: t.List[Object]) -> str:
     if len(same) > 1:
         return "listed more than once"
     if same[0].get(DISABLED):
-        return "it is disabled there"
+        return _IS_DISABLED
     if read(entry.kind, same[0]).external != entry.external:
         return f"external must be {str(entry.external).lower()}"
     return ""

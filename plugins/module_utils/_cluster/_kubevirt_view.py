@@ -11,19 +11,23 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _operands
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _operands, _wait
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._kubevirt_seen import FIELDS, Entry, Object, User, read
 
 #: The container device plugin's resources are for pods and have no place in KubeVirt's list.
 _FOR_CONTAINERS = ("nvidia.com/gpu", "nvidia.com/gpu.shared")
 
 
-def advertised(nodes: t.Iterable[Object]) -> t.Dict[str, t.Dict[str, int]]:
-    """Resource -> node -> how many, of every extended resource. Plugins that are gone leave a 0 behind: that is none."""
+def advertised(nodes: t.Iterable[Object], silent: bool = False) -> t.Dict[str, t.Dict[str, int]]:
+    """Resource -> node -> how many, of every extended resource. Plugins that are gone leave a 0 behind: that is none.
+
+    ``silent``: but of a node that is not ready it counts, as 0, since its plugins may be on their way up.
+    """
     found: t.Dict[str, t.Dict[str, int]] = {}
     for node in nodes:
+        down = silent and not _wait.ready(node)
         for name, quantity in ((node.get("status") or {}).get("allocatable") or {}).items():
-            if "/" in name and _operands.count(quantity):
+            if "/" in name and (down or _operands.count(quantity)):
                 found.setdefault(name, {})[node["metadata"]["name"]] = _operands.count(quantity)
     return found
 

@@ -28,6 +28,10 @@ _TYPES = "/apis/instancetype.kubevirt.io/v1beta1"
 Object = t.Dict[str, t.Any]
 
 
+class Unclear(Exception):
+    """Which KubeVirt object is meant cannot be told; as text it is a sentence. Of its own, so that no mistake in code or data is taken for it."""
+
+
 class Client(_fleet.Client, t.Protocol):
     def find(self, path: str, query: t.Optional[t.Dict[str, str]] = None) -> t.Optional[Object]: ...
 
@@ -40,18 +44,18 @@ def path(seen: _kubevirt_seen.Seen) -> str:
 
 
 def kubevirt(client: Client, name: str | None, namespace: str | None) -> Object:
-    """The KubeVirt object: the named one, or the only one there is. Raises LookupError with a sentence if it cannot be told."""
+    """The KubeVirt object: the named one, or the only one there is. Raises Unclear if it cannot be told."""
     if name and namespace:
         found = client.find(f"{API}/namespaces/{namespace}/kubevirts/{name}")
         if found is None:
-            raise LookupError(f"{client.server} has no KubeVirt object {namespace}/{name}")
+            raise Unclear(f"{client.server} has no KubeVirt object {namespace}/{name}")
         return found
     all_of_them = _fleet.list_if_served(client, f"{API}/kubevirts")
     if all_of_them is None:
-        raise LookupError(f"KubeVirt is not installed on {client.server}: it does not know kubevirts.kubevirt.io. Install KubeVirt first")
+        raise Unclear(f"KubeVirt is not installed on {client.server}: it does not know kubevirts.kubevirt.io. Install KubeVirt first")
     if len(all_of_them) != 1:
         names = ", ".join(f"{k['metadata']['namespace']}/{k['metadata']['name']}" for k in all_of_them) or "none"
-        raise LookupError(f"{client.server} must have one KubeVirt object, and has: {names}. Say which one by name and namespace")
+        raise Unclear(f"{client.server} must have one KubeVirt object, and has: {names}. Say which one by name and namespace")
     return all_of_them[0]
 
 
@@ -98,7 +102,7 @@ def observe(client: Client, request: _kubevirt_request.Request, name: str | None
         has_enabled_field=_knows_enabled(client, hco) if request.mdev_handling != "unmanaged" else False,
         vgpus=_kubevirt_seen.vgpus(nodes),
         hco=hco,
-        advertised=_kubevirt_view.advertised(nodes) if exact else {},
+        advertised=_kubevirt_view.advertised(nodes, silent=True) if exact else {},
     )
     if not _kubevirt_request.needs_users(request, seen.configuration):
         return seen

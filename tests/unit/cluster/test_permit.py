@@ -424,13 +424,38 @@ def test_exact_with_a_part_of_the_fleet_stops_at_what_other_nodes_advertise(
 ) -> None:
     old = {**A10_RAW, "pciVendorSelector": "10DE:1EB8", "resourceName": "nvidia.com/TU104GL"}
     kubevirt({"permittedHostDevices": {"pciHostDevices": [old, FOREIGN]}})
-    api.add("/api/v1/nodes/elsewhere", {"status": {"allocatable": {"nvidia.com/TU104GL": count, "example.com/nic": "4"}}})
+    status = {"allocatable": {"nvidia.com/TU104GL": count, "example.com/nic": "4"}, "conditions": [{"type": "Ready", "status": "True"}]}
+    api.add("/api/v1/nodes/elsewhere", {"status": status})
     arguments = {**api.params, "pci_devices": [A10], "state": "exact", "resource_prefix": "nvidia.com/", "in_use": in_use}
     result = run_module("kubevirt_permit", arguments)
     assert result["failed"] is (failed and count == "2")
     assert len(result.get("warnings", [])) == (warned if count == "2" else 0)
     if result["failed"]:
         assert "elsewhere advertises it" in result["msg"] and "part of the fleet" in result["msg"] and api.written == []
+
+
+@pytest.mark.parametrize(("ready", "stops"), [("True", False), ("Unknown", True)])
+def test_exact_stops_at_what_a_node_that_is_down_may_advertise_again(api: FakeApi, kubevirt, run_module, ready: str, stops: bool) -> None:
+    kubevirt(
+        {"permittedHostDevices": {"pciHostDevices": [{**A10_RAW, "pciVendorSelector": "10DE:1EB8", "resourceName": "nvidia.com/TU104GL"}]}}
+    )
+    status = {"allocatable": {"nvidia.com/TU104GL": "0"}, "conditions": [{"type": "Ready", "status": ready}]}
+    api.add("/api/v1/nodes/down", {"status": status})
+    result = run_module("kubevirt_permit", {**api.params, "pci_devices": [A10], "state": "exact", "resource_prefix": "nvidia.com/"})
+    assert result["failed"] is stops
+    assert not stops or "down (not ready) advertises it" in result["msg"]
+
+
+@pytest.mark.parametrize("name", ["kubevirt_permit", "kubevirt_permit_info"])
+def test_a_mistake_in_what_is_read_is_not_told_as_one_of_the_user(api: FakeApi, kubevirt, run_module, monkeypatch, name: str) -> None:
+    kubevirt({})
+
+    def broken(*_arguments: t.Any) -> t.NoReturn:
+        raise KeyError("metadata")
+
+    monkeypatch.setattr("ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._permit_io.users", broken)
+    with pytest.raises(KeyError):
+        run_module(name, {**api.params, **({"pci_devices": [A10]} if name == "kubevirt_permit" else {})})
 
 
 def test_exact_removes_only_below_its_prefix(api: FakeApi, kubevirt, run_module) -> None:

@@ -181,8 +181,14 @@ def test_a_disabled_entry_permits_nothing_and_is_enabled_where_it_stands(api: Fa
     ours = {"pciDeviceSelector": "10DE:2236", "resourceName": "nvidia.com/GA102GL_A10", "externalResourceProvider": True, "disabled": True}
     hco.write({"permittedHostDevices": {"pciHostDevices": [ours, NIC]}})
     assert not run_module("kubevirt_permit", {**api.params, "pci_devices": [A10], "state": "absent"})["changed"]
+    asked = {**api.params, "pci_devices": [{**A10, "resource_name": "known after apply"}]}
+    planned = run_module("kubevirt_permit", asked, check=True)
+    other = {"selector": "NVIDIA A10-4Q", "resource_name": "nvidia.com/NVIDIA_A10-4Q"}
+    for result in (planned, run_module("kubevirt_permit", {**asked, "mediated_devices": [other]}, check=True)):
+        assert not result["failed"], result["msg"]
     done = run_module("kubevirt_permit", {**api.params, "pci_devices": [A10]})
-    assert [(change["action"], change["reason"]) for change in done["changes"]] == [("correct", "it is disabled there")]
+    for result in (planned, done):
+        assert [(change["action"], change["reason"]) for change in result["changes"]] == [("correct", "it is disabled there")]
     ours.pop("disabled")
     assert hco.settings["permittedHostDevices"]["pciHostDevices"] == [ours, NIC]
 
