@@ -104,7 +104,7 @@ options:
     type: int
     default: 3600
 notes:
-  - A base image whose tag has moved is no other input. Set O(force=true) to build on it.
+  - A base image whose tag has moved is no other input. To build on it, remove the old one from the engine's store and set O(force=true).
   - The engine's own settings count, from its files and the environment, but not the user's logins.
 seealso:
   - module: gpufleet.kubevirt.vgpu_manager_image_info
@@ -190,13 +190,19 @@ blockers:
       remedy: Give the host driver of the vGPU software's zip, NVIDIA-Linux-ARCH-VERSION-vgpu-kvm.run
 """
 
-import shutil
-import tempfile
-
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._image import _build, _inputs, _installer, _login, _plan, _source, _tags
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._image import (
+    _build,
+    _inputs,
+    _installer,
+    _login,
+    _plan,
+    _scratch,
+    _source,
+    _tags,
+)
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._image._http import Https
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._image._refused import Refused
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._image._registry import Registry
@@ -308,15 +314,20 @@ def main() -> None:
     request = Request(module.params)
     if request.blockers:
         refuse(module, request.blockers)
-    scratch = tempfile.mkdtemp(prefix="gpufleet-image-")
-    build = _build.Build(module.params, request.installer, request.source, scratch)
+    done = []
     try:
-        run(module, request, build)
+        with _scratch.directory() as scratch:
+            build = _build.Build(module.params, request.installer, request.source, scratch)
+            try:
+                run(module, request, build)
+            finally:
+                done = build.done
     except Refused as error:
         # What was pushed before the registry went away is there, whether or not it could be read back.
-        refuse(module, [error.blocker()], build.done)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        refuse(module, [error.blocker()], done)
+    except OSError as error:
+        remedy = "Make room in TMPDIR of the machine that builds, and run again"
+        refuse(module, [_change.Blocker("the machine that builds", str(error), remedy)], done)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Build:
         for os_tag in dict.fromkeys(self.options["os_tags"]):
             directory = _tags.source_directory(os_tag)
             if self.source.commit is None:
-                content = _source.digest_of(self.source.where, directory, self.files(directory))
+                content = _source.digest_of(self.source.target, self.source.where, directory, self.files(directory))
                 from_where = f"files:{content}"
             else:
                 from_where = f"git:{self.source.commit}"

@@ -69,8 +69,8 @@ class Https:
     def request(self, target: str, method: str, url: str, headers: t.Mapping[str, str], body: bytes | None = None) -> Answer:
         if url.partition("://")[0].lower() != "https":
             raise Refused(target, f"it leads to {url.partition('?')[0]}, where no TLS is spoken", "Have the registry name an https address")
-        request = urllib.request.Request(url, data=body, headers=dict(headers), method=method)  # noqa: S310  https, as was just checked
         try:
+            request = urllib.request.Request(url, data=body, headers=dict(headers), method=method)  # noqa: S310  https, as was just checked
             with self._opener.open(request, timeout=self._timeout) as answer:
                 return Answer(answer.status, answer.headers, self._read(target, answer))
         except urllib.error.HTTPError as error:
@@ -78,6 +78,9 @@ class Https:
                 return Answer(error.code, error.headers, self._read(target, error))
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(target, error) from None
+        except ValueError:  # its text may have the token in it
+            problem = "it has named an address or a token that nothing can be sent with"
+            raise Refused(target, problem, "Ask who runs the registry") from None
 
     def _read(self, target: str, answer: t.Any) -> bytes:
         try:

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import json
 import typing as t
@@ -50,7 +49,7 @@ def of_file(host: str, path: str, repository_path: str = "") -> Login:
         items = {str(key): dict(value) for key, value in auths.items()}
     except OSError as error:
         raise Refused(target, f"it cannot be read: {error.strerror or error}", remedy) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Refused(target, 'it is no authentication file: a JSON object with "auths" in it', remedy) from None
     parts = [host, *repository_path.split("/")]
     keys = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
@@ -60,7 +59,7 @@ def of_file(host: str, path: str, repository_path: str = "") -> Login:
         raise Refused(target, f"it has no entry for {host}", remedy)
     try:
         username, colon, password = base64.b64decode(entry["auth"], validate=True).decode().partition(":")
-    except (KeyError, TypeError, binascii.Error, UnicodeDecodeError):
+    except (KeyError, TypeError, ValueError):
         username, colon, password = "", "", ""
     if not colon or not username:
         raise Refused(target, f"its entry for {host} has no user name and password in it; a credential helper is not asked", remedy)

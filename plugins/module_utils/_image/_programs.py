@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -40,10 +41,14 @@ def run(command: t.Sequence[str], timeout: float, environment: t.Mapping[str, st
             raise Failed(f"{command[0]}: {error.strerror or error}") from None
         try:
             status = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        except BaseException as error:
+            # It is in a group of its own, so whatever ends us would leave it at work, with a context that is gone.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            raise Failed(f"{os.path.basename(command[0])} was stopped after {timeout:g} s") from None
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise Failed(f"{os.path.basename(command[0])} was stopped after {timeout:g} s") from None
+            raise
         out.seek(0)
         err.seek(0)
         printed = out.read().decode(errors="replace")

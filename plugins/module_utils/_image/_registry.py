@@ -31,6 +31,7 @@ _MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.doc
 #: Architectures as Go calls them, which is what images are marked with.
 _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _PARAMETER = re.compile(r'([a-zA-Z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))')
+_DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[A-Za-z0-9=_-]+")
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -50,6 +51,21 @@ class Image:
     digest: str
     labels: t.Mapping[str, str]
     blobs: t.Tuple[str, ...]
+
+
+def _mapping(value: t.Any) -> Json:
+    """What a registry sends need not have the form that it should: an empty mapping in place of anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def _listed(value: t.Any) -> list[t.Any]:
+    return value if isinstance(value, list) else [value] if value else []
+
+
+def _digest(descriptor: t.Any) -> t.Optional[str]:
+    """The digest in a descriptor; None where there is none, or one that would be another path (OCI Image Specification, descriptor.md)."""
+    found = _mapping(descriptor).get("digest")
+    return found if isinstance(found, str) and _DIGEST.fullmatch(found) else None
 
 
 def challenge(header: str) -> tuple[str, dict[str, str]]:
@@ -114,17 +130,24 @@ class Registry:
         if document.get("manifests") is not None:
             found = self._of_index(document, tag, arch)
             document = self._json(found.content, tag)
-        config = document.get("config") or {}
-        blobs = [config.get("digest"), *(layer.get("digest") for layer in document.get("layers") or [])]
-        if not all(isinstance(blob, str) for blob in blobs):
+        blobs = [_digest(document.get("config")), *(_digest(layer) for layer in _listed(document.get("layers")))]
+        if not all(blobs):
             raise Refused(self.repository.reference(tag), "it is no image: its manifest has no configuration", "Choose another name")
-        settings = self._json(self._blob(str(config["digest"])), tag)
-        labels = (settings.get("config") or {}).get("Labels") or {}
+        settings = self._json(self._blob(str(blobs[0])), tag)
+        labels = _mapping(_mapping(settings.get("config")).get("Labels"))
         return Image(manifest.digest, {str(key): str(value) for key, value in labels.items()}, tuple(str(blob) for blob in blobs))
 
     def missing_blobs(self, image: Image) -> list[str]:
-        """Those of the image's blobs that the registry does not give this user. It is asked for each, and sends none of them."""
-        return [blob for blob in image.blobs if self._send("HEAD", self._path_of(blob), {}).status not in (200, *_REDIRECTS)]
+        """Those of the image's blobs that the registry does not give this user. It is asked for each, and sends none of them. Raises Refused."""
+        return [blob for blob in image.blobs if not self._gives(blob)]
+
+    def _gives(self, blob: str) -> bool:
+        answer = self._send("HEAD", self._path_of(blob), {})
+        if answer.status in (401, 403, 404):
+            return False
+        if answer.status not in _REDIRECTS:  # those lead to its storage
+            self._check(answer, f"asking for {blob}")  # a registry that is busy has not said that there is none
+        return True
 
     def tag(self, manifest: Manifest, tag: str) -> None:
         """Give a manifest of this repository another tag. Raises Refused."""
@@ -134,10 +157,10 @@ class Registry:
 
     def _of_index(self, document: Json, tag: str, arch: str) -> Manifest:
         wanted = _GO_ARCHITECTURES.get(arch, arch)
-        for entry in document["manifests"]:
-            platform = entry.get("platform") or {}
-            if platform.get("os") == "linux" and platform.get("architecture") == wanted:
-                found = self.manifest(str(entry.get("digest")))
+        for entry in _listed(document["manifests"]):
+            platform, digest = _mapping(_mapping(entry).get("platform")), _digest(entry)
+            if digest and platform.get("os") == "linux" and platform.get("architecture") == wanted:
+                found = self.manifest(digest)
                 if found:
                     return found
         problem = f"it lists no image for linux/{wanted}"
@@ -149,7 +172,7 @@ class Registry:
             if answer.status not in _REDIRECTS:
                 break
             # The storage behind a registry has its own way to let readers in: the address carries it.
-            url = urllib.parse.urljoin(f"https://{self.repository.host}{self._path_of(digest)}", str(answer.headers.get("Location") or ""))
+            url = self._address(str(answer.headers.get("Location") or ""), f"https://{self.repository.host}{self._path_of(digest)}")
             answer = self._https.request(self.target, "GET", url, {"User-Agent": "gpufleet.kubevirt"})
         self._check(answer, f"reading {digest}")
         found = f"sha256:{hashlib.sha256(answer.body).hexdigest()}"
@@ -160,10 +183,17 @@ class Registry:
     def _path_of(self, blob: str) -> str:
         return f"/v2/{self.repository.path}/blobs/{blob}"
 
+    def _address(self, named: str, beside: str = "") -> str:
+        """An address that the registry has named, which may be relative. Raises Refused where it is none."""
+        try:
+            return urllib.parse.urlsplit(urllib.parse.urljoin(beside, named)).geturl()
+        except ValueError:
+            raise Refused(self.target, f"it leads to {named[:200]!r}, which is no address", "Ask who runs the registry") from None
+
     def _json(self, content: bytes, tag: str) -> Json:
         try:
             document = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
             raise Refused(self.repository.reference(tag), "what the registry has there is no JSON object", "Remove that tag")
@@ -178,7 +208,7 @@ class Registry:
         parameters = self._bearer or {}
         scope = f"repository:{self.repository.path}:{'pull,push' if push else 'pull'}"
         query = {"service": parameters.get("service", ""), "scope": scope}
-        realm = urllib.parse.urlsplit(parameters.get("realm", ""))
+        realm = urllib.parse.urlsplit(self._address(parameters.get("realm", "")))
         url = urllib.parse.urlunsplit((*realm[:3], urllib.parse.urlencode([*urllib.parse.parse_qsl(realm.query), *query.items()]), ""))
         headers = {"User-Agent": "gpufleet.kubevirt", **({"Authorization": f"Basic {self._basic}"} if self._basic else {})}
         answer = self._https.request(f"{self.target}, its token service", "GET", url, headers)
@@ -188,7 +218,7 @@ class Registry:
         try:
             document = json.loads(answer.body)
             return str(document.get("token") or document["access_token"])
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise Refused(self.target, "its token service sent no token", "Ask who runs the registry") from None
 
     def _check(self, answer: Answer, doing: str) -> None:
@@ -215,6 +245,6 @@ def _explained(body: bytes) -> str:
     try:
         errors = json.loads(body)["errors"]
         said = "; ".join(f"{error.get('message') or ''} ({error.get('code')})".strip() for error in errors)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ""
     return f": {said[:300]}" if said else ""

@@ -44,8 +44,10 @@ class Source:
 def resolve(where: str, revision: str | None, timeout: float) -> Source:
     """A branch or tag becomes a commit. Raises Refused."""
     scheme, separator, rest = where.partition("://")
-    if separator and "@" in rest.partition("/")[0] and ":" in rest.partition("@")[0]:
-        raise Refused(f"source {scheme}://...", "its address has a password in it", "Leave that to git's credential helper")
+    who, at, _host = rest.partition("/")[0].rpartition("@")
+    if separator and at and (":" in who or scheme == "https"):
+        # Before an https address even a lone name may be a token, as GitHub and GitLab take them, and addresses are shown.
+        raise Refused(f"source {scheme}://...", "its address has a password or a user in it", "Leave that to git's credential helper")
     target = f"source {where}"
     if separator and scheme not in ("https", "ssh", "file"):
         raise Refused(target, f"{scheme} does not prove who sends the sources", f"Give an https or ssh address. {_CORRECT}")
@@ -108,7 +110,11 @@ def files_of(target: str, tree: str, directory: str) -> list[str]:
         problem = f"it has no {BELOW}/{directory} with a Dockerfile, only {', '.join(known) or 'none at all'}"
         raise Refused(target, problem, "Take newer sources, or leave that out of gpufleet_vgpu_os_tags (option os_tags)")
     found = []
-    for path, directories, names in os.walk(top):
+
+    def unreadable(error: OSError) -> t.NoReturn:
+        raise _unreadable(target, error)
+
+    for path, directories, names in os.walk(top, onerror=unreadable):
         directories[:] = [name for name in directories if name != ".git"]
         for name in [*names, *(link for link in directories if os.path.islink(os.path.join(path, link)))]:
             whole = os.path.join(path, name)
@@ -122,27 +128,40 @@ def files_of(target: str, tree: str, directory: str) -> list[str]:
     return sorted(found)
 
 
-def digest_of(tree: str, directory: str, files: t.Iterable[str]) -> str:
-    """SHA-256 over names, executable bits and contents of files, in hexadecimal. Times and owners are none of it."""
+def _unreadable(target: str, error: OSError) -> Refused:
+    return Refused(target, f"{error.filename} cannot be read: {error.strerror or error}", "Let the user who builds read it, or remove it")
+
+
+def digest_of(target: str, tree: str, directory: str, files: t.Iterable[str]) -> str:
+    """SHA-256 over names, executable bits and contents of files, in hexadecimal. Times and owners are none of it. Raises Refused."""
     digest = hashlib.sha256()
     for name in files:
         path = os.path.join(tree, BELOW, directory, name)
-        status = os.lstat(path)
-        if stat.S_ISLNK(status.st_mode):
-            kind, content = "link", os.readlink(path)
-        else:
-            kind, content = ("program" if status.st_mode & 0o111 else "file"), _installer.sha256_of(path)
-        digest.update(f"{name}\0{kind}\0{content}\0".encode())
+        try:
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                kind, content = "link", os.readlink(path)
+            else:
+                kind, content = ("program" if status.st_mode & 0o111 else "file"), _installer.sha256_of(path)
+        except OSError as error:
+            raise _unreadable(target, error) from None
+        digest.update(os.fsencode(f"{name}\0{kind}\0{content}\0"))
     return digest.hexdigest()
 
 
 def make_context(into: str, tree: str, directory: str, files: t.Iterable[str], installer: _installer.Installer) -> None:
     """A new directory, 0700, with exactly these files and the installer under the name that the Dockerfile copies. Raises Refused."""
-    os.mkdir(into, 0o700)
-    for name in files:
-        target = os.path.join(into, name)
-        os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
-        shutil.copy2(os.path.join(tree, BELOW, directory, name), target, follow_symlinks=False)
+    try:
+        os.mkdir(into, 0o700)
+        for name in files:
+            target = os.path.join(into, name)
+            os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+            shutil.copy2(os.path.join(tree, BELOW, directory, name), target, follow_symlinks=False)
+    except OSError as error:
+        problem = f"{error.filename or into} cannot be copied into the build context: {error.strerror or error}"
+        raise Refused(
+            f"source {tree}", problem, "Make room in TMPDIR of the machine that builds, or let the user who builds read it"
+        ) from None
     copied = os.path.join(into, installer.name_in_context)
     try:
         shutil.copyfile(installer.path, copied)

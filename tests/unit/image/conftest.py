@@ -71,6 +71,7 @@ class Bench:
     ca_cert: Path
     installer: Path
     source: Path
+    forbid: t.Callable[[str], None]
 
     def params(self, **more: t.Any) -> Json:
         params = {
@@ -119,6 +120,20 @@ class MakeBench(t.Protocol):
 def make_bench(tmp_path: Path, pki: Path, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[MakeBench]:
     made: list[fake_registry.Registry] = []
 
+    def forbid(place: str) -> None:
+        """Neither a file nor a directory can be read there. Root may read all, so that the system's calls are made to say it."""
+
+        def refusing(call: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
+            def asked(path: t.Any, *arguments: t.Any, **more: t.Any) -> t.Any:
+                if path == place:
+                    raise PermissionError(13, "Permission denied", place)
+                return call(path, *arguments, **more)
+
+            return asked
+
+        monkeypatch.setattr("os.scandir", refusing(os.scandir))
+        monkeypatch.setattr("builtins.open", refusing(open))
+
     def make(auth: str = "basic", certificate: str = "server") -> Bench:
         made.append(fake_registry.Registry(tmp_path / "registry", pki, auth, certificate))
         installer = tmp_path / INSTALLER
@@ -132,7 +147,7 @@ def make_bench(tmp_path: Path, pki: Path, monkeypatch: pytest.MonkeyPatch) -> t.
             (place / "nvidia-driver").chmod(0o755)
             (place / "certs" / ".keep").touch()
             (place / "NVIDIA-Linux-x86_64-1.2-vgpu-kvm.run").write_text("left over")
-        bench = Bench(tmp_path, made[-1], pki / "ca.crt", installer, source)
+        bench = Bench(tmp_path, made[-1], pki / "ca.crt", installer, source, forbid)
         bench.engines("podman", "buildah", "docker")
         (tmp_path / "tmp").mkdir()
         monkeypatch.setenv("FAKE", str(tmp_path))

@@ -184,6 +184,17 @@ def _auth_file(content: str) -> t.Callable[[Bench], Json]:
     return write
 
 
+def _unreadable(name: str) -> t.Callable[[Bench], Json]:
+    """To whoever builds. Root may read all, so the system calls say it."""
+
+    def make(bench: Bench) -> Json:
+        place = str(bench.source / "vgpu-manager" / "ubuntu22.04" / name)
+        bench.forbid(place)
+        return {}
+
+    return make
+
+
 REFUSED: list[tuple[t.Callable[[Bench], Json], str]] = [
     (_named(f"NVIDIA-Linux-x86_64-{VERSION}-grid.run"), "it is the driver for guests (-grid)"),
     (_named(f"NVIDIA-Linux-x86_64-{VERSION}.run"), "it is a driver for containers, not the vGPU manager"),
@@ -206,7 +217,10 @@ REFUSED: list[tuple[t.Callable[[Bench], Json], str]] = [
     (_link_out, "is a link that leads out of vgpu-manager/ubuntu22.04"),
     (lambda bench: {"source": "http://git.example.com/x.git", "revision": "main"}, "http does not prove who sends the sources"),
     (lambda bench: {"source": "https://git.example.com/x.git"}, "no revision is given"),
-    (lambda bench: {"source": f"https://me:{PASSWORD}@git.example.com/x.git", "revision": "main"}, "its address has a password in it"),
+    (
+        lambda bench: {"source": f"https://me:{PASSWORD}@git.example.com/x.git", "revision": "main"},
+        "its address has a password or a user in it",
+    ),
     (lambda bench: {"revision": "--upload-pack=x"}, "is no name of a branch or tag"),
     (lambda bench: {"registry": "http://registry.example.com"}, "only TLS is spoken"),
     (lambda bench: {"registry": "https://registry.example.com"}, "a scheme is no part of it"),
@@ -229,6 +243,14 @@ REFUSED: list[tuple[t.Callable[[Bench], Json], str]] = [
     (lambda bench: (bench.engines("docker"), {"engine": "podman"})[1], "podman is installed here"),
     (_auth_file("{}"), "it is no authentication file"),
     (_auth_file('{"auths": {}}'), "it has no entry for 127.0.0.1"),
+    (_auth_file('{"auths": {"127.0.0.1": {"auth": "h\u00e9"}}}'), "it has no entry for 127.0.0.1"),
+    (_auth_file("[" * 100_000), "it is no authentication file"),
+    (_unreadable("nvidia-driver"), "nvidia-driver cannot be read: Permission denied"),
+    (_unreadable("certs"), "certs cannot be read: Permission denied"),
+    (
+        lambda bench: {"source": f"https://{PASSWORD}@git.example.com/x.git", "revision": "main"},
+        "its address has a password or a user in it",
+    ),
     (lambda bench: {"auth_file": "/nowhere", "username": None, "password": None}, "it cannot be read: No such file"),
 ]
 

@@ -12,7 +12,7 @@ import typing as t
 
 import pytest
 from conftest import VERSION, Bench, MakeBench
-from fake_registry import INDEX, PASSWORD, USER, Fault
+from fake_registry import INDEX, PASSWORD, USER, Fault, digest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,6 +102,15 @@ def test_a_redirect_to_where_no_tls_is_spoken_is_not_followed(run_module: RunMod
         (Fault(200, "GET", "/manifests/", body={"x": 1}, headers={"Docker-Content-Digest": "sha256:0"}), "and the registry says sha256:0"),
         (Fault(200, "GET", "/blobs/", body={"x": 1}), "has the digest sha256:"),
         (Fault(401, "GET", "/v2/", headers={"WWW-Authenticate": "Negotiate"}), "it wants to be logged in to with negotiate"),
+        (Fault(401, "GET", "/v2/", headers={"WWW-Authenticate": 'Bearer realm="https://["'}), "leads to 'https://[', which is no address"),
+        (Fault(307, "GET", "/blobs/", headers={"Location": "https://["}), "leads to 'https://[', which is no address"),
+        (Fault(503, "HEAD", "/blobs/"), "ended with status 503"),
+        (Fault(200, "GET", "/manifests/", body={"config": "x"}), "it is no image"),
+        (Fault(200, "GET", "/manifests/", body={"config": ["x"], "layers": {"digest": 1}}), "it is no image"),
+        (Fault(200, "GET", "/manifests/", body={"config": {"digest": "../../../other/blobs/sha256:0"}}), "it is no image"),
+        (Fault(200, "GET", "/manifests/", body={"config": {"digest": "sha256:0"}, "layers": ["x", 3]}), "it is no image"),
+        (Fault(200, "GET", "/manifests/", body={"manifests": [1, {"platform": "x"}, {"platform": {"os": "linux"}}]}), "no image for linux"),
+        (Fault(200, "GET", "/manifests/", body={"manifests": "x"}), "no image for linux"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -110,6 +119,21 @@ def test_what_a_registry_says_that_is_no_image(fault: Fault, expected: str, run_
     bench.registry.faults = [fault]
     result = run_module(NAME, asked(bench))
     assert result["failed"] and expected in result["msg"] and "Traceback" not in result["msg"] and result["blockers"][0]["remedy"]
+
+
+@pytest.mark.parametrize("settings", [{"config": {"Labels": ["x"]}}, {"config": "x"}, {"config": None}, {}])
+def test_an_image_without_labels_is_one(settings: Json, run_module: RunModule, bench: Bench) -> None:
+    config = json.dumps(settings).encode()
+    (bench.registry.directory / "blobs" / digest(config)).write_bytes(config)
+    bench.registry.put_manifest(TAG, {"config": {"digest": digest(config)}})
+    assert run_module(NAME, asked(bench))["images"][0]["labels"] == {}
+
+
+def test_a_token_that_cannot_be_sent_is_not_shown(run_module: RunModule, make_bench: MakeBench) -> None:
+    bench = make_bench("bearer")
+    bench.registry.faults = [Fault(200, "GET", "/token", body={"token": f"{PASSWORD}\nX: y"})]
+    result = run_module(NAME, asked(bench))
+    assert "nothing can be sent with" in result["msg"] and PASSWORD not in json.dumps(result)
 
 
 @pytest.mark.parametrize(("key", "value"), [("driver_version", "latest"), ("os_tags", ["x"]), ("registry", "a b")])
