@@ -17,7 +17,7 @@ def vgpu_os_tags(facts: t.Iterable[t.Mapping[str, t.Any]]) -> list[str]:
         hosts = [entry["host"] for entry in facts]
         return sorted({tag for host in hosts for tag in _tags.os_tags(str(host["os_id"] or ""), str(host["os_version"] or ""))})
     except (KeyError, TypeError, ValueError) as error:
-        raise AnsibleFilterError(f"vgpu_os_tags: {error}. Name the systems in gpufleet_vgpu_os_tags instead") from error
+        raise AnsibleFilterError(f"vgpu_os_tags: {error}. Name the systems in gpufleet_vgpu_os_tags instead") from None
 
 
 class FilterModule:

@@ -26,5 +26,6 @@ def test_each_system_of_a_fleet_has_its_tags_once() -> None:
 
 @pytest.mark.parametrize("host", [facts(None, None), facts("debian", None), {"msg": "unreachable"}, None])
 def test_a_host_whose_system_is_not_known_is_no_guess(host: t.Any) -> None:
-    with pytest.raises(AnsibleFilterError, match="gpufleet_vgpu_os_tags"):
+    with pytest.raises(AnsibleFilterError, match="gpufleet_vgpu_os_tags") as caught:
         vgpu_os_tags([host])
+    assert caught.value.__cause__ is None  # Ansible would say it a second time
