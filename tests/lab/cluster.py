@@ -14,7 +14,17 @@ from tests.lab.api import Api
 from tests.lab.layout import Layout
 
 HERE = Path(__file__).resolve().parent
-PORTS = ("etcd", "etcd-peer", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "virt-api", "virt-controller")
+PORTS = (
+    "etcd",
+    "etcd-peer",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kwok",
+    "virt-api",
+    "virt-controller",
+    "fault-proxy",
+)
 # In the order in which they are started.
 PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "virt-api", "virt-controller", "simulation")
 

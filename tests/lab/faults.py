@@ -54,6 +54,9 @@ class Fault:
 
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
+WEBHOOK = "fault.lab.gpufleet.kubevirt"
+NOWHERE = "https://127.0.0.1:1/"  #: nobody listens there
 _DM = "NVIDIA/vgpu-device-manager v0.5.0, cmd/nvidia-k8s-vgpu-dm/main.go"
 _API = "kubernetes/kubernetes, "
 
@@ -110,6 +113,73 @@ FAULTS: dict[str, Fault] = {
         "kubernetes/kubernetes, pkg/kubelet/cm/devicemanager: a plugin whose devices are unhealthy, or that lists none, leaves its resource at 0",
         "fails",
         "advertises nothing",
+    ),
+    "api-conflict": Fault(
+        "api",
+        "every second change of an object is refused, as if another writer had been faster",
+        _API + "staging/src/k8s.io/apiserver/pkg/registry/generic/registry/store.go, OptimisticLockErrorMsg",
+        "fails",
+        "409 Conflict",
+        Rule(409, 2, frozenset({"PATCH", "PUT"}), reason="Conflict", message=f"Operation cannot be fulfilled: {_MODIFIED}"),
+    ),
+    "api-busy": Fault(
+        "api",
+        "every third request is refused for a second, because there are too many",
+        _API + "staging/src/k8s.io/apiserver/pkg/server/filters/priority-and-fairness.go, tooManyRequests",
+        "converges",
+        rule=Rule(429, 3, reason="TooManyRequests", message="Too many requests, please try again later.", retry_after=1),
+    ),
+    "api-error": Fault(
+        "api",
+        "every seventh request fails in the API server, because etcd changes its leader",
+        "etcd-io/etcd, server/etcdserver/errors/errors.go, ErrLeaderChanged; " + _API + "its text in an answer with status 500",
+        "converges",
+        rule=Rule(500, 7, reason="InternalError", message="etcdserver: leader changed"),
+    ),
+    "api-unavailable": Fault(
+        "api",
+        "every seventh request is answered by a load balancer that has no API server",
+        "haproxy/haproxy, src/http.c: its answer with status 503, without a Status object of Kubernetes",
+        "converges",
+        rule=Rule(503, 7, reason="ServiceUnavailable", message="No server is available to handle this request."),
+    ),
+    "api-reset": Fault(
+        "api",
+        "the connection of every seventh request is reset before the request is carried out",
+        _API + "an API server that is restarted behind its load balancer",
+        "converges",
+        rule=Rule(RESET, 7),
+    ),
+    "api-lost-answer": Fault(
+        "api",
+        "the connection of every third writing request is reset after it was carried out",
+        _API + "an API server that is killed between its write to etcd and its answer",
+        "converges",
+        rule=Rule(LOST, 3, WRITES),
+    ),
+    "api-silent": Fault(
+        "api",
+        "every twentieth read is not answered for 15 s, and then the connection is closed",
+        _API + "an API server whose etcd does not answer: connections are taken, requests wait",
+        "converges",
+        rule=Rule(SILENT, 20, frozenset({"GET"})),
+    ),
+    "webhook-down": Fault(
+        "webhook",
+        "a webhook that must be asked about KubeVirt objects and virtual machines does not answer",
+        "kubevirt/kubevirt, pkg/virt-operator/resource/generate/components/webhooks.go: failurePolicy Fail, served by virt-operator and virt-api",
+        "fails",
+        "failed calling webhook",
+        Rule(
+            500,
+            1,
+            WRITES,
+            r"/apis/kubevirt\.io/.*(kubevirts|virtualmachines|virtualmachineinstances)(/.*)?",
+            reason="InternalError",
+            message=f'Internal error occurred: failed calling webhook "{WEBHOOK}": failed to call webhook: Post "{NOWHERE}": '
+            "dial tcp 127.0.0.1:1: connect: connection refused",
+        ),
+        ("kubevirts", "virtualmachines", "virtualmachineinstances"),
     ),
 }
 

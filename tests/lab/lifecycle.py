@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.lab import build, cluster, kubevirt, nodes, pki, processes, registry
+from tests.lab import build, cluster, kubevirt, nodes, pki, processes, registry, switch
 from tests.lab import faults as fault_table
 from tests.lab.api import Api, ApiError
 from tests.lab.layout import CHECKOUT, COMMAND, LabError, Layout
@@ -74,6 +74,7 @@ def problems(layout: Layout) -> list[str]:
     if not layout.is_lab():
         return [f"its state is gone, but these run: {processes.describe(alive)}"] if alive else ["there is none"]
     expected = [part for part in cluster.PARTS if part != "simulation" or _has_simulation()]
+    expected += switch.parts(layout)
     if not alive:
         return ["it has a state, but nothing of it runs"]
     if dead := [part for part in expected if part not in alive]:
@@ -101,6 +102,7 @@ def _start(layout: Layout, directory: Any, ports: dict[str, int], wanted: dict[s
     kubevirt.start(layout, api, directory, argv, checks, ports["virt-api"])
     wait_for_nodes(api)
     _start_simulation(layout)
+    switch.carry_out(layout, wanted["faults"])
 
 
 def wait_for_nodes(api: Api, seconds: float = 30) -> None:

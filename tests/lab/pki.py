@@ -81,28 +81,36 @@ def _certificate(pki: Path, name: str, subject: str, extensions: str) -> None:
 
 def write_kubeconfigs(layout: Layout, port: int) -> None:
     """A kubeconfig for each identity, whole in itself."""
+    for identity in IDENTITIES:
+        write_kubeconfig(layout, identity, port)
+
+
+def write_kubeconfig(layout: Layout, identity: str, port: int) -> None:
+    """The kubeconfig of one identity, in one step: for the API server, or what stands before it, at a port of 127.0.0.1."""
 
     def data(name: str) -> str:
         return base64.b64encode((layout.pki / name).read_bytes()).decode()
 
-    for identity, (user, _group) in IDENTITIES.items():
-        path = layout.kubeconfig(identity)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(fd, "w") as file:
-            file.write(
-                "apiVersion: v1\n"
-                "kind: Config\n"
-                "current-context: lab\n"
-                "contexts:\n"
-                f'  - {{name: lab, context: {{cluster: lab, user: "{user}"}}}}\n'
-                "clusters:\n"
-                "  - name: lab\n"
-                "    cluster:\n"
-                f"      server: https://127.0.0.1:{port}\n"
-                f"      certificate-authority-data: {data('ca.crt')}\n"
-                "users:\n"
-                f'  - name: "{user}"\n'
-                "    user:\n"
-                f"      client-certificate-data: {data(f'client-{identity}.crt')}\n"
-                f"      client-key-data: {data(f'client-{identity}.key')}\n"
-            )
+    user, _group = IDENTITIES[identity]
+    path = layout.kubeconfig(identity)
+    beside = path.with_suffix(".new")
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(
+            "apiVersion: v1\n"
+            "kind: Config\n"
+            "current-context: lab\n"
+            "contexts:\n"
+            f'  - {{name: lab, context: {{cluster: lab, user: "{user}"}}}}\n'
+            "clusters:\n"
+            "  - name: lab\n"
+            "    cluster:\n"
+            f"      server: https://127.0.0.1:{port}\n"
+            f"      certificate-authority-data: {data('ca.crt')}\n"
+            "users:\n"
+            f'  - name: "{user}"\n'
+            "    user:\n"
+            f"      client-certificate-data: {data(f'client-{identity}.crt')}\n"
+            f"      client-key-data: {data(f'client-{identity}.key')}\n"
+        )
+    beside.replace(path)

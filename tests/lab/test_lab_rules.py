@@ -165,18 +165,27 @@ def test_no_free_port_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- faults
 
 
-def test_faults_are_switched_one_set_after_the_other_and_recorded(made: Layout) -> None:
+@pytest.fixture
+def carried_out(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What was switched on beside the record, set by set; nothing of a lab runs here."""
+    sets: list[list[str]] = []
+    monkeypatch.setattr(switch, "carry_out", lambda layout, names: sets.append(list(names)))
+    return sets
+
+
+def test_faults_are_switched_one_set_after_the_other_and_recorded(made: Layout, carried_out: list[list[str]]) -> None:
     assert switch.switch(made, ["sticky-pause", "no-nfd", "no-nfd"]) == switch.active(made) == ["no-nfd", "sticky-pause"]
     assert switch.switch(made, ["vgpu-failed"]) == switch.active(made) == ["vgpu-failed"]
     assert switch.switch(made, ["none"]) == switch.active(made) == []
     assert made.read()["plain"] == 0
+    assert carried_out == [["no-nfd", "sticky-pause"], ["vgpu-failed"], []]
 
 
-def test_a_fault_that_is_none_is_refused_with_the_list_and_changes_nothing(made: Layout) -> None:
+def test_a_fault_that_is_none_is_refused_with_the_list_and_changes_nothing(made: Layout, carried_out: list[list[str]]) -> None:
     switch.switch(made, ["no-nfd"])
     with pytest.raises(LabError, match=r"faults: gremlins is not known\. Known: none, no-nfd, .*plugin-at-0"):
         switch.switch(made, ["no-nfd", "gremlins"])
-    assert switch.active(made) == ["no-nfd"]
+    assert switch.active(made) == ["no-nfd"] and carried_out == [["no-nfd"]]
     with pytest.raises(LabError, match="gremlins is not known"):
         lifecycle.up(made, ["gremlins"])
 
