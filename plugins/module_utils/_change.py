@@ -41,13 +41,14 @@ class Change:
 class Blocker:
     """What stops a change: on what, what was found, and what to do about it.
 
-    ``stops`` is ``all`` (nothing may be written) or ``target`` (other targets go on; the module fails at the end).
+    ``stops`` is ``all`` (nothing may be written) or ``target`` (other targets go on).
     """
 
     target: str
     problem: str
     remedy: str
     stops: t.Literal["all", "target"] = "all"
+    unknown = False
 
     def as_dict(self) -> dict[str, str]:
         return {"target": self.target, "problem": self.problem, "remedy": self.remedy}
@@ -115,6 +116,8 @@ def message(doing: str, blockers: t.Sequence[Blocker], done: t.Sequence[Change] 
     acts = ", ".join(f"{change.action} {change.target}" for change in done)
     if acts and not check_mode:
         lines.append(f"What was done: {acts}.")
+    elif not check_mode and any(blocker.unknown for blocker in blockers):
+        lines.append("Whether that was done is not known.")
     else:
         lines.append(f"Nothing was changed; a run would do this: {acts}." if acts else "Nothing was changed.")
     return "\n".join(lines)
@@ -124,7 +127,7 @@ Observed = t.TypeVar("Observed")
 
 
 def _not_taken(plan: Plan) -> list[Blocker]:
-    """Of a plan after the writes: what is still to be done."""
+    """Of a plan after the writes."""
     return [
         Blocker(change.target, f"{change.action} was written but did not take", "Look for another writer of it") for change in plan.changes
     ]
@@ -139,16 +142,17 @@ def run(
     result: t.Callable[[Observed, Plan], dict[str, t.Any]] = lambda observed, plan: {},
     verify: t.Callable[[Observed], list[Blocker]] | None = None,
     unreadable: tuple[type[Exception], ...] = (),
+    settle: t.Callable[[list[Blocker], Plan, Plan], list[Blocker]] = lambda blockers, *plans: blockers,
 ) -> t.NoReturn:
     """Observe, plan, apply, read back, exit: the same for every writing module.
 
     ``doing`` is what the module does, as a phrase that starts a failure ("Setting the kernel arguments").
     ``apply`` gets the changes in the plan's order and returns a Blocker for each target on which it failed.
-    In check mode ``apply`` is called too if it carries the attribute ``dry_runs`` (true): it then asks the API
+    In check mode ``apply`` is called too if it has ``dry_runs`` (true): it then asks the API
     with ``dryRun=All`` and writes nothing.
     ``result`` gives the module's further return values, from what was seen last and the plan of the start.
     ``verify`` judges a second observation; left out, planning again must find nothing left to do.
-    ``unreadable``: what a second observation may raise. By then things are written, and that must be said.
+    ``settle`` judges failures anew after a second observation, which may raise ``unreadable``.
     """
     observed = observe()
     plan = make_plan(observed)
@@ -177,6 +181,7 @@ def run(
             written = any(change.target not in tried for change in plan.changes)
             left = [Blocker("reading back", problem, "Run again: what is right stays as it is")] if written else []
         else:
+            blockers = settle(blockers, plan, make_plan(observed))
             left = _not_taken(make_plan(observed)) if verify is None else verify(observed)
         blockers += [blocker for blocker in left if blocker.target not in tried]
     if blockers:

@@ -89,7 +89,7 @@ blockers:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _client, _cordon
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _client, _cordon, _unanswered
 
 
 def main() -> None:
@@ -118,7 +118,7 @@ def main() -> None:
             try:
                 client.patch(path, _cordon.patch(change), dry_run=module.check_mode)
             except _client.ApiError as error:
-                return [_change.Blocker(change.target, str(error), "Look at the node and run again")]
+                return [_unanswered.blocker(change.target, error, "Look at the node and run again")]
         return []
 
     apply.dry_runs = True
@@ -129,6 +129,7 @@ def main() -> None:
             observe,
             lambda node: _cordon.make_plan(name, module.params["state"], reason, node),
             apply,
+            settle=_unanswered.settle,
             unreadable=(_client.ApiError,),
         )
     except _client.ApiError as error:

@@ -149,7 +149,7 @@ import datetime
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _client, _fleet, _labels, _operands, _paused
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _client, _fleet, _labels, _operands, _paused, _unanswered
 
 try:
     import yaml
@@ -243,7 +243,7 @@ def main() -> None:
         try:
             client.patch(f"/api/v1/nodes/{name}", _labels.patch(change), dry_run=module.check_mode)
         except _client.ApiError as error:
-            return _change.Blocker(change.target, str(error), "Mend that and run again", stops="target")
+            return _unanswered.blocker(change.target, error, "Mend that and run again", stops="target")
         return None
 
     def apply(changes):
@@ -261,6 +261,7 @@ def main() -> None:
             ),
             apply,
             lambda seen, plan: {"tokens": first},
+            settle=_unanswered.settle,
             unreadable=(_client.ApiError,),
         )
     except _client.ApiError as error:

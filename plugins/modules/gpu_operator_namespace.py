@@ -95,7 +95,22 @@ blockers:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change, _names
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _client, _namespace
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _client, _namespace, _unanswered
+
+
+def one_after_the_other(changes, write):
+    """Blockers of changes of which each needs the one before; what may have been done all the same does not stop the next."""
+    blockers = []
+    for change in changes:
+        if blockers and not blockers[0].unknown:
+            why = f"not tried, because {blockers[0].target} failed"
+            blockers.append(_change.Blocker(change.target, why, "It follows with the next run"))
+            continue
+        try:
+            write(change)
+        except _client.ApiError as error:
+            blockers.append(_unanswered.blocker(change.target, error, "Mend that and run again"))
+    return blockers
 
 
 def main() -> None:
@@ -156,12 +171,7 @@ def main() -> None:
 
     def apply(changes):
         missing = any(change.target == f"namespace {name}" and change.action == "create" for change in changes)
-        for change in changes:
-            try:
-                write(change, missing)
-            except _client.ApiError as error:
-                return [_change.Blocker(change.target, str(error), "Mend that and run again")]
-        return []
+        return one_after_the_other(changes, lambda change: write(change, missing))
 
     apply.dry_runs = True
     try:
@@ -171,6 +181,7 @@ def main() -> None:
             observe,
             lambda seen: _namespace.make_plan(name, level, wanted, seen),
             apply,
+            settle=_unanswered.settle,
             unreadable=(_client.ApiError,),
         )
     except _client.ApiError as error:

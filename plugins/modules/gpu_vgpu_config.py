@@ -139,7 +139,14 @@ import time
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change, _names
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _client, _fleet, _operands, _paused, _vgpu_config
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import (
+    _client,
+    _fleet,
+    _operands,
+    _paused,
+    _unanswered,
+    _vgpu_config,
+)
 
 try:
     import yaml
@@ -239,7 +246,7 @@ class Cluster:
                     self.client.delete(f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}", only)
             self.client.patch(f"/api/v1/nodes/{node}", {"metadata": {"annotations": change.after}}, dry_run=dry)
         except _client.ApiError as error:
-            return _change.Blocker(change.target, str(error), "Mend that and run again", stops="target")
+            return _unanswered.blocker(change.target, error, "Mend that and run again", stops="target")
         return None
 
 
@@ -310,7 +317,7 @@ def main() -> None:
         try:
             cluster.write(first[0], changes[0].after[_vgpu_config.KEY], module.check_mode)
         except _client.ApiError as error:
-            return [_change.Blocker(changes[0].target, str(error), "Mend that and run again")]
+            return [_unanswered.blocker(changes[0].target, error, "Mend that and run again")]
         return []
 
     apply.dry_runs = True
@@ -332,7 +339,7 @@ def main() -> None:
 
     try:
         verify = unwritten if given["restart"] else None
-        _change.run(module, doing, observe, make_plan, apply, result, verify, unreadable=(_client.ApiError,))
+        _change.run(module, doing, observe, make_plan, apply, result, verify, settle=_unanswered.settle, unreadable=(_client.ApiError,))
     except _client.ApiError as error:
         module.fail_json(msg=f"{doing}: {error}. Nothing was changed.")
 

@@ -215,6 +215,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import 
     _kubevirt_request,
     _kubevirt_seen,
     _permit_io,
+    _unanswered,
 )
 
 DOING = "Permitting devices in KubeVirt"
@@ -276,7 +277,7 @@ class Permit:
                     self.module.warn(f"The API server does not allow a dry run, so this is computed without it: {error}")
                     return []
                 if error.status != 409 or attempt == TRIES:
-                    return [_change.Blocker(self.seen.target, f"{error} (attempt {attempt})", "Mend that and run again")]
+                    return [_unanswered.blocker(self.seen.target, error, "Mend that and run again", note=f" (attempt {attempt})")]
             else:
                 if self.module.check_mode:
                     return self.pruned(self.seen.with_answer(answer), "it would be written, but the object would not have it")
@@ -353,7 +354,17 @@ def main() -> None:
         module.fail_json(msg=_change.message(DOING, problems), blockers=[problem.as_dict() for problem in problems])
     permit = Permit(module, _client.connect(module))
     try:
-        _change.run(module, DOING, permit.observe, permit.plan, permit.apply, permit.result, permit.verify, unreadable=(_client.ApiError,))
+        _change.run(
+            module,
+            DOING,
+            permit.observe,
+            permit.plan,
+            permit.apply,
+            permit.result,
+            permit.verify,
+            settle=_unanswered.settle,
+            unreadable=(_client.ApiError,),
+        )
     except (_client.ApiError, _permit_io.Unclear) as error:
         module.fail_json(msg=f"{DOING}: {error}. Nothing was changed.")
 

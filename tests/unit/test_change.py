@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan, diff, message, run, shown
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _unanswered
 
 
 class Ended(Exception):
@@ -160,6 +161,41 @@ def test_what_was_written_is_said_also_where_it_cannot_be_read_back(broken: set[
     assert {change["target"] for change in module.result["changes"]} == done == set(store.values)
     assert ("could not be read again: no answer" in module.result["msg"]) is bool(done)
     assert ("Nothing was changed" in module.result["msg"]) is not bool(done)
+
+
+@pytest.mark.parametrize(
+    ("carried_out", "readable", "failed", "words"),
+    [
+        ({"a"}, True, False, None),
+        (set(), True, True, "Nothing was changed."),
+        ({"a"}, False, True, "Whether that was done is not known."),
+    ],
+    ids=["it was", "it was not", "nobody knows"],
+)
+def test_a_write_without_an_answer_counts_as_what_is_read_back(
+    carried_out: set[str], readable: bool, failed: bool, words: str | None
+) -> None:
+    values: dict[str, int] = {}
+    looks: list[None] = []
+
+    def observe() -> dict[str, int]:
+        looks.append(None)
+        if len(looks) > 1 and not readable:
+            raise ConnectionError("no answer")
+        return dict(values)
+
+    def apply(changes: list[Change]) -> list[Blocker]:
+        values.update({change.target: change.after for change in changes if change.target in carried_out})
+        return [_unanswered.Unanswered(change.target, "no answer", "Run again") for change in changes]
+
+    def make_plan(seen: dict[str, int]) -> Plan:
+        return Plan([Change(key, "set", None, 2, "wanted") for key in "a" if key not in seen])
+
+    module = FakeModule(False)
+    with pytest.raises(Ended):
+        run(module, "Setting numbers", observe, make_plan, apply, settle=_unanswered.settle, unreadable=(ConnectionError,))
+    assert (module.result["failed"], module.result["changed"]) == (failed, not failed)
+    assert words is None or module.result["msg"].endswith(words)
 
 
 def test_a_text_that_can_be_read_by_a_person() -> None:

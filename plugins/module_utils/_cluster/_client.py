@@ -65,7 +65,10 @@ _PATCH_TYPES = {
 
 
 class ApiError(Exception):
-    """A request that failed. ``status`` is the HTTP status, or None if no answer came. As text it is one complete sentence."""
+    """A request that failed. ``status`` is the HTTP status, or None if no answer came. As text it is one complete sentence.
+
+    ``unknown``: it may have been carried out all the same, now or in an attempt before that had no answer.
+    """
 
     def __init__(self, method: str, path: str, server: str, status: int | None, reason: str, message: str) -> None:
         super().__init__(f"{method} {path} on {server}: {f'{status} ' if status else ''}{reason}{f': {message}' if message else ''}")
@@ -74,6 +77,7 @@ class ApiError(Exception):
         self.status = status
         self.reason = reason
         self.message = message
+        self.unknown = status is None or status >= 500
 
 
 def auth_argument_spec() -> Json:
@@ -193,6 +197,7 @@ class Client:
         url = self.server + path + (f"?{urllib.parse.urlencode(query)}" if query else "")
         began = time.monotonic()
         attempt = 0
+        unknown = False
         while True:
             attempt += 1
             try:
@@ -207,7 +212,10 @@ class Client:
                 failed = self._failure(method, path, status, answer)
                 patience = _BUSY_SECONDS
                 if status not in _BUSY:
+                    failed.unknown = unknown
                     raise failed
+            # A second attempt at what the first has done is refused: the object is there already, or has another version.
+            failed.unknown = unknown = unknown or failed.unknown
             pause = max(wait or 0.0, min(8.0, 0.25 * 2**attempt))
             if time.monotonic() - began + pause > patience:
                 failed.method, failed.path = method, path
