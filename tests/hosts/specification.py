@@ -98,3 +98,20 @@ LAB_HOSTS: dict[str, HostSpec] = {
     # VT-d is off in the firmware, whatever the kernel is told.
     "gpu-refused-0": HostSpec(a10s(), firmware="none", cmdline="intel_iommu=on"),
 }
+
+#: Hosts that make their own vGPUs, with a vGPU manager of their own, and have them already. ``lab owned`` adds them to a lab.
+_OWNED_MODULES = ["kvm", "vfio", "vfio_pci", "vfio_iommu_type1", "mdev", "nvidia", "nvidia_vgpu_vfio"]
+OWNED_HOSTS: dict[str, HostSpec] = {
+    "gpu-owned-mdev-0": HostSpec(
+        a10s(driver="nvidia", vfs=16, active=dict.fromkeys(range(3), 595)),
+        cmdline="intel_iommu=on",
+        modules=_OWNED_MODULES,
+        host_driver="580.95.02",
+    ),
+    "gpu-owned-vf-0": HostSpec(
+        a10s(driver="nvidia", vfs=16, backend="vendor_vfio", active=dict.fromkeys(range(2), 596)),
+        cmdline="intel_iommu=on",
+        modules=_OWNED_MODULES,
+        host_driver="580.95.02",
+    ),
+}

@@ -354,11 +354,21 @@ def _virtual_function(root: Path, gpu: Gpu, number: int, place: str, physical: s
             f"num_heads=4, frl_config=60, framebuffer={size * 1024}M, max_resolution=7680x4320, max_instance={most}\n",
         )
     if number in gpu.active:
-        identity = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{address}"))
+        identity = _identity(address)
         (root / f"{path}/{identity}").mkdir()
         _link(root, f"{path}/{identity}/mdev_type", f"{path}/mdev_supported_types/nvidia-{gpu.active[number]}")
         _link(root, f"sys/bus/mdev/devices/{identity}", f"{path}/{identity}")
         groups.add(f"{path}/{identity}", kind="unknown")  # no IOMMU translates for it
+
+
+def _identity(address: str) -> str:
+    """The UUID of the mediated device on a virtual function."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, address))
+
+
+def _function_address(gpu: Gpu, number: int) -> str:
+    slot = number + FIRST_VF
+    return f"{gpu.address[:8]}{slot >> 3:02x}.{slot & 7}"
 
 
 def _resource(sizes: list[int], seen: str) -> str:
@@ -397,6 +407,17 @@ def make_vgpus(root: Path, wanted: Sequence[Mapping[str, int] | None]) -> bool:
     _remember(root, spec)
     _sysfs(root, spec, iommu_is_on(spec, (root / "proc/cmdline").read_text()))
     return whole
+
+
+def drop_vgpus(root: Path, devices: Collection[str]) -> None:
+    """Take mediated devices away, by their UUIDs."""
+    spec = _recall(root)
+    for gpu in spec.gpus:
+        for number in list(gpu.active):
+            if _identity(_function_address(gpu, number)) in devices:
+                del gpu.active[number]
+    _remember(root, spec)
+    _sysfs(root, spec, iommu_is_on(spec, (root / "proc/cmdline").read_text()))
 
 
 def set_vgpus(root: Path, name: str | None) -> int:

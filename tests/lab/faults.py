@@ -107,6 +107,12 @@ FAULTS: dict[str, Fault] = {
         "fails",
         "k8s-driver-manager",
     ),
+    "deaf-virt-handler": Fault(
+        "operand",
+        "KubeVirt's own device plugin sees what is permitted only when its pod starts; there is one after `lab owned` alone",
+        "kubevirt/kubevirt#7084, #8608, #9379, #16602: devices that are permitted appear after a restart of virt-handler",
+        "converges",
+    ),
     "plugin-at-0": Fault(
         "operand",
         "device plugins that start advertise their resources with the number 0",

@@ -2,7 +2,7 @@
 # Copyright (c) 2026 the gpufleet.kubevirt authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The embedded lab's command line: `tests/lab/lab up | status | fault | reset | reboot | mend | kubectl … | helm … | env | build | down`."""
+"""The embedded lab's command line: `tests/lab/lab up | status | fault | reset | reboot | mend | owned | kubectl | helm | env | build | down`."""
 
 import argparse
 import os
@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         "names", nargs="*", metavar="NAME"
     )
     commands.add_parser("registry", help="start an OCI registry beside the lab that is up; it stops with the lab")
+    commands.add_parser("owned", help="add two hosts that own their devices, and virt-handler on every node, to the lab that is up")
     commands.add_parser("env", help="shell lines that make kubectl, helm and the playbooks use this lab")
     for name, text in (("reboot", "what a reboot of a host does"), ("mend", "turn the IOMMU on in a host's firmware, and reboot it")):
         commands.add_parser(name, help=text).add_argument("host")
@@ -101,6 +102,8 @@ def run(argv: Sequence[str]) -> int:
             print(faults.listing())
     elif arguments.command == "registry":
         print(registry.start(layout))
+    elif arguments.command == "owned":
+        print("\n".join(lifecycle.own(layout)))
     elif arguments.command == "env":
         _environment(layout)
     elif arguments.command == "reboot":

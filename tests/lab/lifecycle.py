@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.lab import build, cluster, kubevirt, nodes, pki, processes, registry, switch
+from tests.lab import build, cluster, kubevirt, nodes, owned, pki, processes, registry, switch
 from tests.lab import faults as fault_table
 from tests.lab.api import Api, ApiError
 from tests.lab.layout import CHECKOUT, COMMAND, LabError, Layout
@@ -151,6 +151,7 @@ def reset(layout: Layout, say: Callable[[str], None] = print) -> None:
         processes.stop(layout, ["simulation"])
         registry.clear(layout)
         kubevirt.clear(api)
+        owned.remove(api)
         _clear_cluster(api)
         shutil.rmtree(layout.hosts)
         layout.hosts.mkdir(mode=0o700)
@@ -161,6 +162,18 @@ def reset(layout: Layout, say: Callable[[str], None] = print) -> None:
         wait_for_nodes(api)
         _start_simulation(layout)
         say(f"The lab is fresh again after {time.monotonic() - began:.1f} s")
+
+
+def own(layout: Layout) -> list[str]:
+    """Add the hosts that own their devices; their names."""
+    layout.read()
+    with layout.lock():
+        if sick := problems(layout):
+            raise LabError(f"Adding hosts to the lab in {layout.directory}: {'; '.join(sick)}. Start one with `{COMMAND} up`.")
+        api = admin(layout)
+        added = owned.add(layout, api)
+        wait_for_nodes(api)
+    return added
 
 
 def _clear_cluster(api: Api) -> None:

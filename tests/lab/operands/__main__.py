@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.lab.api import Api
 from tests.lab.layout import Layout
 from tests.lab.operands.driver import Simulation, run
+from tests.lab.operands.virt_handlers import VirtHandlers
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
     if (layout.hosts, layout.events) != (given.hosts, given.events):
         parser.error(f"--hosts and --events are not those of the lab in {layout.directory}")
     api = Api(layout, layout.read()["ports"]["kube-apiserver"], "simulation")
-    run(Simulation(layout, api, speed=given.speed))
+    run(Simulation(layout, api, speed=given.speed), VirtHandlers(layout, api, speed=given.speed))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection
+from typing import Protocol
 
 from tests.hosts import tree
 from tests.lab import nodes as lab_nodes
@@ -315,6 +316,12 @@ class Simulation:
             self.advertising.discard(name)
 
 
+class Part(Protocol):
+    """Something that is simulated in rounds."""
+
+    def round(self) -> bool: ...
+
+
 def _started_before(layout: Layout) -> set[str]:
     """Keys of the runs in the events file: started again, the simulation must not start its operands again."""
     try:
@@ -325,13 +332,14 @@ def _started_before(layout: Layout) -> set[str]:
     return {event["run"] for event in events if event.get("event") == "operand_started" and "run" in event}
 
 
-def run(simulation: Simulation) -> None:
+def run(simulation: Simulation, *others: Part) -> None:
     """For ever: quickly while something happens, slowly while nothing does. The faults are those that the lab's record has."""
     last = time.monotonic()
     while True:
         try:
             simulation.faults = frozenset(simulation.layout.read()["faults"])
-            if simulation.round():
+            acted = [part.round() for part in (simulation, *others)]
+            if True in acted:
                 last = time.monotonic()
         except ApiError as error:
             # Objects come and go under us (a reset, an uninstall): the next round sees what there is.

@@ -21,7 +21,7 @@ import pytest
 from tests.hosts import tree
 from tests.lab.faults import FAULTS
 from tests.lab.layout import Layout
-from tests.lab.operands import driver
+from tests.lab.operands import driver, virt_handlers
 from tests.lab.operands.driver import Simulation
 from tests.lab.operands.labels import CONFIG, DEPLOY, NFD, OPERANDS, PRESENT, STATE, WORKLOAD, Json
 
@@ -483,7 +483,7 @@ def test_a_default_that_names_a_gpu_twice_fails_after_the_first_and_others_do_no
 
 
 def test_every_fault_of_operands_is_carried_out_and_no_other() -> None:
-    source = Path(driver.__file__).read_text()
+    source = "".join(Path(part.__file__).read_text() for part in (driver, virt_handlers))
     assert set(re.findall(r'"([a-z0-9-]+)" (?:not )?in self\.faults', source)) == {n for n, f in FAULTS.items() if f.where == "operand"}
 
 
