@@ -61,6 +61,7 @@ _PATCH_TYPES = {
     "merge": "application/merge-patch+json",
     "json": "application/json-patch+json",
     "strategic": "application/strategic-merge-patch+json",
+    "apply": "application/apply-patch+yaml",  # JSON is YAML
 }
 
 
@@ -180,6 +181,13 @@ class Client:
     def patch(self, path: str, body: t.Any, dry_run: bool = False, kind: str = "merge") -> Json:
         """Patch an object. With ``metadata.resourceVersion`` in a merge patch, another writer in between gives status 409."""
         return self._request("PATCH", path, self._writing(dry_run), body, _PATCH_TYPES[kind])
+
+    def apply(self, path: str, body: Json, dry_run: bool = False) -> Json:
+        """Server-side apply: have the object with these fields. What we applied before and is not among them goes; fields of others stay.
+
+        A field that is among them and that another has set is ours then. With ``dry_run`` the answer is what would be stored.
+        """
+        return self._request("PATCH", path, {**self._writing(dry_run), "force": "true"}, body, _PATCH_TYPES["apply"])
 
     def delete(self, path: str, body: t.Optional[Json] = None, dry_run: bool = False) -> None:
         """Delete an object; it is no error if there is none."""

@@ -12,14 +12,14 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _vm_why
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._operands import Object
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._vm_why import NOT_PERMITTED, Fleet, advertised
 
 LABEL = "gpufleet.kubevirt/probe"
 #: Kind of a probe -> the value of its label.
 VALUES = {"vm": "true", "pod": "pod"}
 NAMESPACE_NOTE = "gpufleet.kubevirt/made-for-probes"
-HOSTNAME = "kubernetes.io/hostname"
-_NOT_PERMITTED = "not permitted in permittedHostDevices"
 #: A new permit reaches virt-controller after some seconds (KubeVirt's own tests allow 10); a refusal before that says nothing.
 PERMIT_SECONDS = 15.0
 #: The kubelet refuses a device within a second or two. A pod that has had its node for longer only waits for its image.
@@ -50,16 +50,6 @@ class Probe:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fleet:
-    """``nodes`` as gpu_fleet_info has them; ``hostnames``: node -> its label ``kubernetes.io/hostname``;
-    ``permitted``: resource names of KubeVirt's allow list, None if there is no list, empty if there is no KubeVirt."""
-
-    nodes: t.Sequence[Object] = ()
-    hostnames: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
-    permitted: t.Optional[t.Sequence[str]] = ()
-
-
-@dataclasses.dataclass(frozen=True)
 class Verdict:
     """``proven``, ``denied``, ``failed``, ``not tested``, or ``waiting``; ``explanation`` is one sentence.
     ``waiting`` with a ``node``: the VM's pod has that node, and nothing runs yet."""
@@ -67,14 +57,6 @@ class Verdict:
     verdict: str
     explanation: str
     node: t.Optional[str] = None
-
-
-def permitted_names(permitted: t.Optional[t.Mapping[str, t.Any]]) -> t.Optional[t.List[str]]:
-    """Resource names in a KubeVirt object's ``permittedHostDevices``; None stays None: no list, nothing is forbidden."""
-    if permitted is None:
-        return None
-    entries = [entry for kind in ("pciHostDevices", "mediatedDevices", "usb") for entry in permitted.get(kind) or []]
-    return sorted({str(entry["resourceName"]) for entry in entries if entry.get("resourceName")})
 
 
 def instance(probe: Probe, name: str, memory: str, hostnames: t.Mapping[str, str]) -> Object:
@@ -124,7 +106,7 @@ def pod(probe: Probe, name: str, image: str, hostnames: t.Mapping[str, str]) -> 
 
 def _selector(probe: Probe, hostnames: t.Mapping[str, str]) -> Object:
     """By label, not by name: so the scheduler decides, which is part of what is proven."""
-    return {"nodeSelector": {HOSTNAME: hostnames.get(probe.node, probe.node)}} if probe.node else {}
+    return {"nodeSelector": {_vm_why.HOSTNAME: hostnames.get(probe.node, probe.node)}} if probe.node else {}
 
 
 def free(probe: Probe, nodes: t.Iterable[Object]) -> t.Tuple[int, int, t.List[str]]:
@@ -166,14 +148,6 @@ def before(probe: Probe, fleet: Fleet) -> t.Optional[Verdict]:
     return None
 
 
-def advertised(nodes: t.Iterable[Object]) -> str:
-    """What each node offers to VMs and pods, as a phrase."""
-    found = [
-        f"{node['name']} has {', '.join(f'{k}: {v}' for k, v in node['allocatable'].items())}" for node in nodes if node["allocatable"]
-    ]
-    return "; ".join(found) or "no node advertises a GPU"
-
-
 def judge(probe: Probe, vmi: t.Optional[Object], pod: t.Optional[Object], fleet: Fleet) -> Verdict:
     """What a VM's state says now."""
     if vmi is None:
@@ -181,7 +155,7 @@ def judge(probe: Probe, vmi: t.Optional[Object], pod: t.Optional[Object], fleet:
     status = vmi.get("status") or {}
     for condition in status.get("conditions") or []:
         message = condition.get("message") or ""
-        if condition.get("type") == "Synchronized" and condition.get("status") == "False" and _NOT_PERMITTED in message:
+        if condition.get("type") == "Synchronized" and condition.get("status") == "False" and NOT_PERMITTED in message:
             return Verdict("denied", f"{probe.resource}: KubeVirt refuses it ({message}); {_remedy(probe, fleet)}")
     phase = status.get("phase")
     pod_status = (pod or {}).get("status") or {}
@@ -192,10 +166,10 @@ def judge(probe: Probe, vmi: t.Optional[Object], pod: t.Optional[Object], fleet:
         return Verdict("failed", f"{probe.resource}: the VM failed{where}: {': '.join(why) or 'no reason given'}", node)
     if node and (phase in ("Scheduled", "Running") or pod_status.get("phase") == "Running"):
         return Verdict("proven", f"{probe.resource}: a VM with it was admitted, permitted and scheduled to {node}", node)
-    return Verdict("waiting", f"{probe.resource}: {why_waiting(vmi, pod, fleet)}", node)
+    return Verdict("waiting", f"{probe.resource}: {why_waiting(probe, vmi, pod, fleet)}", node)
 
 
-def judge_pod(probe: Probe, found: t.Optional[Object]) -> Verdict:
+def judge_pod(probe: Probe, found: t.Optional[Object], fleet: Fleet) -> Verdict:
     """What a pod's state says now."""
     if found is None:
         return Verdict("failed", f"{probe.resource}: the pod went away while we looked; somebody else deleted it")
@@ -210,11 +184,7 @@ def judge_pod(probe: Probe, found: t.Optional[Object]) -> Verdict:
         )
     if node and phase in ("Running", "Succeeded"):
         return Verdict("proven", f"{probe.resource}: a pod with it was admitted and scheduled to {node}, and runs there", node)
-    waits = [
-        f"{condition.get('reason')}: {condition['message']}"
-        for condition in status.get("conditions") or []
-        if condition.get("status") == "False" and condition.get("message")
-    ]
+    waits = [_explained(probe, said, fleet) for said in _vm_why.messages(found)]
     return Verdict("waiting", f"{probe.resource}: {'; '.join(waits) or f'the pod is {phase}'}", node)
 
 
@@ -253,14 +223,21 @@ def aged(probe: Probe, verdict: Verdict, seconds: float, bound: t.Optional[float
     return verdict
 
 
-def why_waiting(vmi: Object, pod: t.Optional[Object], fleet: Fleet) -> str:
+def why_waiting(probe: Probe, vmi: Object, pod: t.Optional[Object], fleet: Fleet) -> str:
     """What a VM that does not run waits for."""
     for item in (pod, vmi):
-        for condition in ((item or {}).get("status") or {}).get("conditions") or []:
-            if condition.get("status") == "False" and condition.get("message"):
-                message = f"{condition.get('reason')}: {condition['message']}"
-                return f"{message} ({advertised(fleet.nodes)})" if "Insufficient" in message else message
+        for said in _vm_why.messages(item):
+            return _explained(probe, said, fleet)
     return f"the VM is {(vmi.get('status') or {}).get('phase') or 'not seen by virt-controller yet'}"
+
+
+def _explained(probe: Probe, said: str, fleet: Fleet) -> str:
+    """The scheduler's words, with the cause where it found no node with the device."""
+    if "Insufficient" not in said:
+        return said
+    where = [node for node in fleet.nodes if probe.node in (None, node["name"])]
+    cause = _vm_why.no_place({probe.resource: 1}, dataclasses.replace(fleet, nodes=where), said, "VM" if probe.kind == "vm" else "pod")
+    return f"{cause}" if cause.name == "scheduler" else f"{cause} (the scheduler says: {said})"
 
 
 def contradicts(probe: Probe, verdict: Verdict) -> bool:

@@ -21,6 +21,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import 
     _operands,
     _permit_io,
     _probe,
+    _vm_why,
 )
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._client import ApiError, Client
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._operands import Object
@@ -64,7 +65,7 @@ class Run:
         }
         self._made_namespace = False
         self._names: t.Dict[int, str] = {}
-        self._fleet = _probe.Fleet()
+        self._fleet = _vm_why.Fleet()
 
     def go(self) -> None:
         """Prove all. Raises :class:`Stopped` or ApiError; nothing is left behind then either."""
@@ -87,17 +88,14 @@ class Run:
                 self._clean()
         self._explain()
 
-    def _read(self) -> _probe.Fleet:
+    def _read(self) -> _vm_why.Fleet:
         nodes = self.client.list("/api/v1/nodes")
         vmis = _fleet.list_if_served(self.client, _fleet.VMIS)
         kubevirt = _fleet.kubevirt_of(_fleet.list_if_served(self.client, _fleet.KUBEVIRTS))
         if (vmis is None or kubevirt is None) and any(probe.kind == "vm" for probe in self.probes):
             raise Stopped("the cluster has no KubeVirt, so no VM can be started; install it, or leave the smoke test out")
-        return _probe.Fleet(
-            _fleet.node_facts(nodes, self.client.list("/api/v1/pods"), vmis or []),
-            {node["metadata"]["name"]: _operands.labels(node).get(_probe.HOSTNAME, node["metadata"]["name"]) for node in nodes},
-            _probe.permitted_names(kubevirt["permitted"]) if kubevirt else [],
-        )
+        permitted = _vm_why.permitted_names(kubevirt["permitted"]) if kubevirt else []
+        return _vm_why.fleet_of(nodes, self.client.list("/api/v1/pods"), vmis or [], permitted)
 
     def _prepare(self) -> None:
         """Have the namespace."""
@@ -170,7 +168,7 @@ class Run:
                 probe = self.probes[number]
                 item = found[probe.kind].get(name)
                 if probe.kind == "pod":
-                    verdict = _probe.judge_pod(probe, item)
+                    verdict = _probe.judge_pod(probe, item, self._fleet)
                 else:
                     verdict = _probe.judge(probe, item, launchers.get(item["metadata"]["uid"]) if item else None, self._fleet)
                 if verdict.node:

@@ -5,7 +5,7 @@
 """A small Kubernetes API server in this process, on 127.0.0.1, for tests of modules through their ``main()``.
 
 It knows nothing of kinds: an object lives at a path. It does what clients trip over: resource versions and conflicts, ``dryRun=All``,
-merge patches, pages, pruned fields, and faults that a test asks for.
+merge patches, server-side apply, pages, pruned fields, and faults that a test asks for.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class FakeApi:
         self.prune: t.Callable[[str, Json], None] = lambda path, item: None
         self.before_write: t.Callable[[Request], None] = lambda request: None
         self._version = 100
+        self._applied: dict[str, Json] = {}
         self._lock = threading.RLock()
         api = self
 
@@ -183,7 +184,24 @@ class FakeApi:
             item = self.objects[path]
         return 201, item
 
+    def _apply(self, request: Request) -> tuple[int, Json]:
+        """Server-side apply with force, of one client: what it applied before and does not now goes; a list is one value."""
+        before, namespace = self.objects.get(request.path), request.path.partition("/namespaces/")[2].split("/")[0]
+        if before is None and namespace and f"/api/v1/namespaces/{namespace}" not in self.objects:
+            return _status(404, "NotFound", f"namespaces {namespace} not found")
+        after = merge(_without(copy.deepcopy(before or {}), self._applied.get(request.path, {}), request.body), request.body)
+        if request.query.get("dryRun") == "All":
+            return 200, after
+        self._applied[request.path] = copy.deepcopy(request.body)
+        if before is None:
+            self.add(request.path, after)
+        elif after != before:
+            self._store(request.path, after)
+        return 200, self.objects[request.path]
+
     def _patch(self, request: Request) -> tuple[int, Json]:
+        if request.query.get("force") == "true":
+            return self._apply(request)
         if request.path not in self.objects:
             return _status(404, "NotFound", f"{request.path} not found")
         before = self.objects[request.path]
@@ -215,6 +233,16 @@ def merge(target: t.Any, patch: t.Any) -> t.Any:
             target.pop(key, None)
         else:
             target[key] = merge(target.get(key), value)
+    return target
+
+
+def _without(target: Json, applied: Json, now: Json) -> Json:
+    """An object without the fields that were applied and are not now."""
+    for key, value in applied.items():
+        if key not in now:
+            target.pop(key, None)
+        elif isinstance(value, dict) and isinstance(now[key], dict) and isinstance(target.get(key), dict):
+            _without(target[key], value, now[key])
     return target
 
 

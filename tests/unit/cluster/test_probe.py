@@ -13,7 +13,7 @@ from gpu_objects import A10, Clock, Json, launcher, node
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _probe, _probe_io
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _probe, _probe_io, _vm_why
 
 MODULE = "gpu_vm_probe"
 NAMESPACE = "/api/v1/namespaces/gpufleet-probe"
@@ -21,6 +21,7 @@ INSTANCES = "/apis/kubevirt.io/v1/namespaces/gpufleet-probe/virtualmachineinstan
 KUBEVIRT = "/apis/kubevirt.io/v1/namespaces/kubevirt/kubevirts/kubevirt"
 UNLISTED = "example.com/NOT_LISTED"
 GPU = "nvidia.com/gpu"
+HANDLED = {"kubevirt.io/schedulable": "true"}
 
 
 class KubeVirt:
@@ -38,7 +39,7 @@ class KubeVirt:
         api._get = self.on_get  # type: ignore[method-assign]
         api.before_write = self.on_write
         for number in (0, 1):
-            api.add(f"/api/v1/nodes/gpu{number}", node(f"gpu{number}", {"kubernetes.io/hostname": f"host{number}"}, {A10: 2}))
+            api.add(f"/api/v1/nodes/gpu{number}", node(f"gpu{number}", {"kubernetes.io/hostname": f"host{number}", **HANDLED}, {A10: 2}))
         # A VM of somebody else, so that the kind is served.
         api.add("/apis/kubevirt.io/v1/namespaces/other/virtualmachineinstances/theirs", {"spec": {"domain": {"devices": {}}}})
         self.permit(A10)
@@ -178,7 +179,13 @@ def test_a_device_in_use_is_not_tested_and_that_is_no_failure(kubevirt: KubeVirt
         pytest.param("runs", {"name": GPU, "node": "gpu0", "kind": "pod"}, f"{GPU}: not advertised by node gpu0; box has", 0, id="nobody"),
         pytest.param("runs", {"name": A10, "node": "gpu7"}, "there is no node gpu7", 0, id="no such node"),
         pytest.param("runs", {"name": A10, "expect": "denied"}, "expected denied", 0, id="permitted, and should not be"),
-        pytest.param("no place", {"name": A10}, f"Insufficient {A10}. (box has {GPU}: 1; gpu0 has {A10}: 2; gpu1", 300, id="no place"),
+        pytest.param(
+            "no place",
+            {"name": A10},
+            f"{A10} is free on gpu0, gpu1, and the scheduler says: Unschedulable: 0/2 nodes: 2 Insufficient {A10}.;",
+            300,
+            id="no place",
+        ),
         pytest.param("kubelet refuses", {"name": A10}, "failed on gpu0: UnexpectedAdmissionError: unhealthy devices", 0, id="kubelet"),
     ],
 )
@@ -261,7 +268,7 @@ def test_a_pod_that_runs_proves_a_device_for_containers_and_nothing_is_left(kube
 @pytest.mark.parametrize(
     ("outcome", "verdict", "words", "seconds"),
     [
-        ("no place", "failed", f"Unschedulable: 0/3 nodes: 3 Insufficient {GPU}. (after 300 s)", 300),
+        ("no place", "failed", f"{GPU} is free on box, and the scheduler says: Unschedulable: 0/3 nodes: 3 Insufficient {GPU}.", 300),
         ("kubelet refuses", "failed", "the pod failed on box: UnexpectedAdmissionError: unhealthy devices", 0),
         ("runtime refuses", "failed", "the pod failed on box: StartError: nvidia-container-cli: initialization error", 0),
         ("pulls", "proven", "a pod with it was admitted and scheduled to box, where it did not start within 20 s", 20),
@@ -435,7 +442,7 @@ def test_a_verdict_contradicts_what_was_expected_or_not(expect: str, verdict: st
     ],
 )
 def test_no_list_is_not_an_empty_list(permitted: Json | None, names: list[str] | None) -> None:
-    assert _probe.permitted_names(permitted) == names
+    assert _vm_why.permitted_names(permitted) == names
 
 
 def test_a_node_that_holds_more_than_it_offers_takes_nothing_from_others() -> None:
