@@ -188,6 +188,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _change
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import (
     _client,
     _licence,
+    _unanswered,
     _vm,
     _vm_io,
     _vm_plan,
@@ -258,20 +259,19 @@ def main() -> None:
     def apply(changes):
         return _vm_io.apply(client, request, token, changes, module.check_mode)
 
+    def observe():
+        return _vm_io.observe(client, request) if present else _vm_io.observe_absence(client, request)
+
+    def plan(seen):
+        return _vm_plan.make_plan(request, token, seen) if present else _vm_plan.plan_absence(request, seen)
+
+    def result(seen, _plan):
+        return {"resources": _vm_plan.asked(request, seen.instancetype)} if present else {}
+
     apply.dry_runs = True
+    unreadable = (_client.ApiError, LookupError)
     try:
-        if present:
-            _change.run(
-                module,
-                doing,
-                lambda: _vm_io.observe(client, request),
-                lambda seen: _vm_plan.make_plan(request, token, seen),
-                apply,
-                lambda seen, plan: {"resources": _vm_plan.asked(request, seen.instancetype)},
-            )
-        _change.run(
-            module, doing, lambda: _vm_io.observe_absence(client, request), lambda seen: _vm_plan.plan_absence(request, seen), apply
-        )
+        _change.run(module, doing, observe, plan, apply, result, unreadable=unreadable, settle=_unanswered.settle)
     except (_client.ApiError, LookupError) as error:
         module.fail_json(msg=f"{doing}: {error.args[0] if isinstance(error, LookupError) else error}. Nothing was changed.")
 

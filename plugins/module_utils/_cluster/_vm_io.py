@@ -19,6 +19,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import 
     _kubevirt_view,
     _licence,
     _operands,
+    _unanswered,
     _vm,
     _vm_plan,
     _vm_why,
@@ -121,8 +122,12 @@ def secrets_of(vm: t.Optional[Object]) -> t.List[str]:
 def apply(
     client: Client, request: Request, token: t.Optional[_licence.Token], changes: t.Iterable[Change], dry_run: bool
 ) -> t.List[Blocker]:
-    """Write. Stops at the first thing that fails: a VM without its Secret would not start."""
+    """Write. A VM without its Secret would not start, so what follows a failure is not tried."""
+    blockers: t.List[Blocker] = []
     for change in changes:
+        if blockers and not blockers[0].unknown:
+            blockers.append(Blocker(change.target, f"not tried, because {blockers[0].target} failed", "It follows with the next run"))
+            continue
         try:
             if change.target.startswith("secret "):
                 _write_secret(client, request, token, change, dry_run)
@@ -132,8 +137,8 @@ def apply(
                 vm = client.find(vm_path(request.namespace, request.name))
                 client.apply(vm_path(request.namespace, request.name), _vm.manifest(request, _vm_plan.run_strategy(request, vm)), dry_run)
         except ApiError as error:
-            return [Blocker(change.target, str(error), "Mend that and run again")]
-    return []
+            blockers.append(_unanswered.blocker(change.target, error, "Mend that and run again"))
+    return blockers
 
 
 def _write_secret(client: Client, request: Request, token: t.Optional[_licence.Token], change: Change, dry_run: bool) -> None:

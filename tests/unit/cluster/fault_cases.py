@@ -16,6 +16,7 @@ from test_permit import A10_RAW, FOREIGN
 from test_permit import PATH as KUBEVIRT
 from test_probe import KubeVirt
 from test_vgpu_config import NAME, SIX, text
+from test_vm import VM, VMS, runs, there
 from test_wait import EXPECT, fill
 from test_wait import Scene as Settled
 
@@ -131,6 +132,19 @@ def _probe(api: FakeApi) -> Scene:
     return Scene(lambda result: result["results"][0]["verdict"] == "proven" and not simulated.left(), lambda: api.objects[theirs])
 
 
+def _vm(api: FakeApi) -> Scene:
+    there(api)
+    api.add(f"{VMS}/theirs", {"spec": {"runStrategy": "Always"}})
+    return Scene(lambda _result: VM in api.objects, lambda: api.objects[f"{VMS}/theirs"])
+
+
+def _vm_info(api: FakeApi) -> Scene:
+    there(api)
+    api.add(VM, {"spec": {"runStrategy": "Always"}})
+    runs(api)
+    return Scene(lambda result: result["vm"]["node"] == "gpu1", lambda: api.objects[VM])
+
+
 _NODES = ("GET", "/api/v1/nodes")
 _PULL = {"name": "pull", "registry": "registry.example.com/nvidia", "username": "robot", "password": "hunter2-and-more"}
 _SETTLED = [{"name": "a", "workload": "vm-vgpu", "expect": EXPECT["vm-vgpu"]}]
@@ -169,4 +183,6 @@ CASES = [
         {"resources": [{"name": A10, "node": "gpu1"}]},
         (("POST", "/apis/kubevirt.io/v1/namespaces/gpufleet-probe/virtualmachineinstances"),),
     ),
+    Case("vm", "gpu_vm", _vm, {"name": "vm", "namespace": "ml", "gpus": [{"resource": VGPU}], "memory": "1Gi"}, (("PATCH", VM),)),
+    Case("vm-info", "gpu_vm_info", _vm_info, {"name": "vm", "namespace": "ml"}, (_NODES,), writes=False),
 ]

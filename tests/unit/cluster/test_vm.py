@@ -28,8 +28,7 @@ KEY = "client_configuration_token.tok"
 OURS = {"annotations": {"gpufleet.kubevirt/made-by": "gpu_vm"}}
 
 
-@pytest.fixture
-def cluster(api: FakeApi) -> FakeApi:
+def there(api: FakeApi) -> FakeApi:
     """A passthrough node and a vGPU node; both kinds of device are permitted."""
     for name, offers in (("gpu0", {A10: 2}), ("gpu1", {VGPU: 4})):
         api.add(f"/api/v1/nodes/{name}", node(name, {"kubevirt.io/schedulable": "true"}, offers))
@@ -43,6 +42,11 @@ def cluster(api: FakeApi) -> FakeApi:
         api.add(path)
     api.add("/apis/kubevirt.io/v1/namespaces/other/virtualmachineinstances/theirs", {"spec": {"domain": {"devices": {}}}})
     return api
+
+
+@pytest.fixture
+def cluster(api: FakeApi) -> FakeApi:
+    return there(api)
 
 
 @pytest.fixture
