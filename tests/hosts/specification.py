@@ -23,6 +23,35 @@ A10_TYPES = {
     596: ("NVIDIA A10-12Q", 2),
     597: ("NVIDIA A10-24Q", 1),
 }
+#: The same of other boards, by device id: time-sliced Q or C types, and of the A100 those on MIG instances.
+OTHER_TYPES: dict[str, dict[int, tuple[str, int]]] = {
+    "1eb8": {
+        230: ("GRID T4-1Q", 16),
+        231: ("GRID T4-2Q", 8),
+        232: ("GRID T4-4Q", 4),
+        233: ("GRID T4-8Q", 2),
+        234: ("GRID T4-16Q", 1),
+    },
+    "20f1": {
+        468: ("GRID A100-4C", 10),
+        469: ("GRID A100-5C", 8),
+        470: ("GRID A100-8C", 5),
+        471: ("GRID A100-10C", 4),
+        472: ("GRID A100-20C", 2),
+        473: ("GRID A100-40C", 1),
+        474: ("GRID A100-1-5C", 7),
+        475: ("GRID A100-2-10C", 3),
+        476: ("GRID A100-3-20C", 2),
+        478: ("GRID A100-7-40C", 1),
+    },
+    "25b6": {
+        711: ("NVIDIA A16-1Q", 16),
+        712: ("NVIDIA A16-2Q", 8),
+        713: ("NVIDIA A16-4Q", 4),
+        714: ("NVIDIA A16-8Q", 2),
+        715: ("NVIDIA A16-16Q", 1),
+    },
+}
 
 
 @dataclasses.dataclass

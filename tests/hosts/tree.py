@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from tests.hosts import recording, variations
-from tests.hosts.specification import A10_TYPES, KERNEL, LAB_HOSTS, Gpu, HostSpec, a10s
+from tests.hosts.specification import A10_TYPES, KERNEL, LAB_HOSTS, OTHER_TYPES, Gpu, HostSpec, a10s
 
 __all__ = ["A10_TYPES", "KERNEL", "LAB_HOSTS", "Gpu", "HostSpec", "a10s"]  # what others take from here
 
@@ -221,7 +221,7 @@ def _sysfs(root: Path, spec: HostSpec, on: bool) -> None:
     groups.add(_function(root, "pci0000:00/0000:00:01.0/0000:01:00.0", "8086", "159b", "020000", "ice"))
     groups.add(_function(root, "pci0000:00/0000:00:02.0/0000:02:00.0", "144d", "a80a", "010802", "nvme"))
     for gpu in spec.gpus:
-        _gpu(root, gpu, groups)
+        _gpu(root, gpu, groups, "nvidia_vgpu_vfio" in spec.modules)
 
 
 #: By the class of a function, the kind of function that the kernel was seen to show like it.
@@ -277,7 +277,7 @@ def _module(root: Path, driver: str) -> None:
         (root / path).symlink_to(target)
 
 
-def _gpu(root: Path, gpu: Gpu, groups: _Groups) -> None:
+def _gpu(root: Path, gpu: Gpu, groups: _Groups, vgpu_manager: bool) -> None:
     bus = gpu.address[:7]
     port = f"pci{gpu.address[:5]}{int(gpu.address[5:7], 16) - 1:02x}/{gpu.address[:5]}{int(gpu.address[5:7], 16) - 1:02x}:01.0"
     groups.add(_function(root, port, "8086", "347a", "060400", "pcieport"))
@@ -302,6 +302,10 @@ def _gpu(root: Path, gpu: Gpu, groups: _Groups) -> None:
         _write(root, f"{path}/sriov_offset", f"{FIRST_VF}\n")
         _write(root, f"{path}/sriov_stride", "1\n")
         _write(root, f"{path}/sriov_vf_device", f"{gpu.device}\n")
+    elif vgpu_manager and gpu.driver == "nvidia" and gpu.device in OTHER_TYPES:  # before Ampere the GPU itself takes vGPUs
+        sizes, used = set(gpu.active.values()), len(gpu.active)
+        free = {kind: max(0, most - used) if sizes <= {kind} else 0 for kind, (_name, most) in types_of(gpu).items()}
+        _mdev_parent(root, gpu, path, free, list(gpu.active), groups)
     for number in range(gpu.vfs):
         _virtual_function(root, gpu, number, f"{port}/{bus}:{(number >> 3):02x}.{number & 7}", path, groups)
 
@@ -326,49 +330,57 @@ def _virtual_function(root: Path, gpu: Gpu, number: int, place: str, physical: s
     slot = int(head[-2:], 16) * 8 + int(function) + FIRST_VF
     place = f"{head[:-2]}{slot >> 3:02x}.{slot & 7}"
     path = _function(root, place, "10de", gpu.device, gpu.kind, "nvidia", gpu.subsystem, "virtual function")
-    address = os.path.basename(place)
     groups.add(path)
     _link(root, f"{path}/physfn", physical)
     _link(root, f"{physical}/virtfn{number}", path)
     used = sum(1 for _ in gpu.active)
     if gpu.backend == "vendor_vfio":
         sizes = set(gpu.active.values())
-        free = [kind for kind, (_name, most) in A10_TYPES.items() if number not in gpu.active and sizes <= {kind} and used < most]
-        lines = [f"{kind:<6}: {A10_TYPES[kind][0]}" for kind in free]
+        kinds = types_of(gpu)
+        free = [kind for kind, (_name, most) in kinds.items() if number not in gpu.active and sizes <= {kind} and used < most]
+        lines = [f"{kind:<6}: {kinds[kind][0]}" for kind in free]
         _write(root, f"{path}/nvidia/creatable_vgpu_types", "\n".join(["ID    : vGPU Name", *lines]) + "\n")
         _write(root, f"{path}/nvidia/current_vgpu_type", f"{gpu.active.get(number, 0)}\n")
         return
+    # A virtual function takes one vGPU, and a GPU takes vGPUs of one size up to its number.
+    sizes = set(gpu.active.values())
+    room = {kind: int(number not in gpu.active and sizes <= {kind} and used < most) for kind, (_name, most) in types_of(gpu).items()}
+    _mdev_parent(root, gpu, path, room, [number] if number in gpu.active else [], groups)
+
+
+def types_of(gpu: Gpu) -> dict[int, tuple[str, int]]:
+    """The vGPU types that the driver has for a GPU, by id: name, and how many fit."""
+    return OTHER_TYPES.get(gpu.device, A10_TYPES)
+
+
+def _mdev_parent(root: Path, gpu: Gpu, path: str, room: Mapping[int, int], active: Sequence[int], groups: _Groups) -> None:
+    """Types, what is left of each, and vGPUs of a function: a virtual one, or a GPU that has none. ``active``: numbers of its vGPUs."""
+    address = os.path.basename(path)
     _link(root, f"sys/class/mdev_bus/{address}", path)
-    for kind, (name, most) in A10_TYPES.items():
-        # A virtual function takes one vGPU, and a GPU takes vGPUs of one size up to its number.
-        sizes = set(gpu.active.values())
-        available = int(number not in gpu.active and sizes <= {kind} and used < most)
+    for kind, (name, most) in types_of(gpu).items():
         base = f"{path}/mdev_supported_types/nvidia-{kind}"
         size = int(re.findall(r"-(\d+)", name)[-1])
         _write(root, f"{base}/name", f"{name}\n")
-        _write(root, f"{base}/available_instances", f"{available}\n")
+        _write(root, f"{base}/available_instances", f"{room[kind]}\n")
         _write(root, f"{base}/device_api", "vfio-pci\n")
         _write(
             root,
             f"{base}/description",
             f"num_heads=4, frl_config=60, framebuffer={size * 1024}M, max_resolution=7680x4320, max_instance={most}\n",
         )
-    if number in gpu.active:
-        identity = _identity(address)
+    for number in active:
+        identity = _identity(gpu, number)
         (root / f"{path}/{identity}").mkdir()
         _link(root, f"{path}/{identity}/mdev_type", f"{path}/mdev_supported_types/nvidia-{gpu.active[number]}")
         _link(root, f"sys/bus/mdev/devices/{identity}", f"{path}/{identity}")
         groups.add(f"{path}/{identity}", kind="unknown")  # no IOMMU translates for it
 
 
-def _identity(address: str) -> str:
-    """The UUID of the mediated device on a virtual function."""
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, address))
-
-
-def _function_address(gpu: Gpu, number: int) -> str:
+def _identity(gpu: Gpu, number: int) -> str:
+    """The UUID of a GPU's mediated device: of that on the virtual function with this number, or of the n-th on the GPU itself."""
     slot = number + FIRST_VF
-    return f"{gpu.address[:8]}{slot >> 3:02x}.{slot & 7}"
+    place = f"{gpu.address[:8]}{slot >> 3:02x}.{slot & 7}" if gpu.vfs_total else f"{gpu.address} {number}"
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, place))
 
 
 def _resource(sizes: list[int], seen: str) -> str:
@@ -392,16 +404,16 @@ def has_groups(root: Path) -> bool:
 
 def make_vgpus(root: Path, wanted: Sequence[Mapping[str, int] | None]) -> bool:
     """Make vGPUs on each GPU, by plain type, in place of those that are there (None: leave them); False if they do not fit."""
-    kinds = {full.split()[-1]: (number, most) for number, (full, most) in A10_TYPES.items()}
     spec = _recall(root)
     whole = True
     for gpu, types in zip(spec.gpus, wanted, strict=True):
         if types is None:
             continue
         gpu.active = {}
+        kinds = {full.split()[-1]: (number, most) for number, (full, most) in types_of(gpu).items()}
         for name, count in types.items():
             number, most = kinds.get(name, (0, 0))
-            free = min(most, gpu.vfs) if not gpu.active else 0  # one size at a time
+            free = min(most, gpu.vfs if gpu.vfs_total else most) if not gpu.active else 0  # one size at a time
             gpu.active.update(dict.fromkeys(range(min(count, free)), number))
             whole = whole and count <= free
     _remember(root, spec)
@@ -414,7 +426,7 @@ def drop_vgpus(root: Path, devices: Collection[str]) -> None:
     spec = _recall(root)
     for gpu in spec.gpus:
         for number in list(gpu.active):
-            if _identity(_function_address(gpu, number)) in devices:
+            if _identity(gpu, number) in devices:
                 del gpu.active[number]
     _remember(root, spec)
     _sysfs(root, spec, iommu_is_on(spec, (root / "proc/cmdline").read_text()))

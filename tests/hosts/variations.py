@@ -239,8 +239,9 @@ def _names(machine: Machine, spec: HostSpec, boot: Boot) -> None:
     machine.write(
         "usr/share/misc/pci.ids",
         "8086  Intel Corporation\n\t159b  E810\n"
-        "10de  NVIDIA Corporation\n\t1aef  GA102 High Definition Audio Controller\n\t2230  GA102GL [RTX A6000]\n"
-        "\t2236  GA102GL [A10]\n\t\t10de 1482  A10\n",
+        "10de  NVIDIA Corporation\n\t1aef  GA102 High Definition Audio Controller\n\t1eb8  TU104GL [Tesla T4]\n"
+        "\t20f1  GA100 [A100 PCIe 40GB]\n\t2230  GA102GL [RTX A6000]\n"
+        "\t2236  GA102GL [A10]\n\t\t10de 1482  A10\n\t25b6  GA107GL [A2 / A16]\n",
     )
 
 

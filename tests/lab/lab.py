@@ -22,7 +22,7 @@ _HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(_HERE.parents[1]), *(p for p in sys.path if Path(p or ".").resolve() != _HERE)]
 sys.dont_write_bytecode = True
 
-from tests.lab import build, faults, lifecycle, nodes, registry, switch
+from tests.lab import build, faults, lifecycle, nodes, profiles, registry, switch
 from tests.lab.api import ApiError
 from tests.lab.layout import LabError, Layout
 
@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="a fault to start with, of those that `lab fault` lists; may be given again",
     )
+    up.add_argument("--profile", default="mixed", metavar="NAME", help=f"the fleet: {', '.join(profiles.PROFILES)} (default: mixed)")
     up.add_argument("--nodes", type=int, default=0, metavar="N", help="so many more nodes, without a GPU (plain-0 ...)")
     commands.add_parser("status", help="parts, addresses and nodes; exit 1 when something is wrong")
     commands.add_parser("reset", help="back to the fresh lab, the control plane keeps running")
@@ -86,7 +87,7 @@ def run(argv: Sequence[str]) -> int:
         return _tool(layout, argv[0], argv[1:])
     arguments = parser().parse_args(argv)
     if arguments.command == "up":
-        lifecycle.up(layout, arguments.fault, arguments.nodes)
+        lifecycle.up(layout, arguments.fault, arguments.nodes, arguments.profile)
     elif arguments.command == "status":
         return 0 if lifecycle.status(layout) else 1
     elif arguments.command == "reset":

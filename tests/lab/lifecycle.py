@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.lab import build, cluster, kubevirt, nodes, owned, pki, processes, registry, switch
+from tests.lab import build, cluster, kubevirt, nodes, owned, pki, processes, profiles, registry, switch
 from tests.lab import faults as fault_table
 from tests.lab.api import Api, ApiError
 from tests.lab.layout import CHECKOUT, COMMAND, LabError, Layout
@@ -29,9 +29,10 @@ def admin(layout: Layout) -> Api:
     return Api(layout, int(layout.read()["ports"]["kube-apiserver"]))
 
 
-def up(layout: Layout, faults: Sequence[str] = (), plain: int = 0, say: Callable[[str], None] = print) -> None:
+def up(layout: Layout, faults: Sequence[str] = (), plain: int = 0, profile: str = "mixed", say: Callable[[str], None] = print) -> None:
     """Start a lab, or find that it already runs; on failure nothing is left but the logs."""
-    wanted = {"faults": fault_table.chosen(faults), "plain": plain}
+    profiles.profile(profile)
+    wanted = {"faults": fault_table.chosen(faults), "plain": plain, "profile": profile}
     if layout.is_lab() or processes.running(layout):
         with layout.lock():
             _already_up(layout, wanted, say)
@@ -53,6 +54,7 @@ def up(layout: Layout, faults: Sequence[str] = (), plain: int = 0, say: Callable
         say(
             f"The lab is up after {time.monotonic() - began:.1f} s: https://127.0.0.1:{ports['kube-apiserver']}, state in {layout.directory}"
         )
+        say(f"Its inventory: {profiles.inventory(layout, profile)}")
         say(f'For this shell: eval "$({COMMAND} env)"')
 
 
@@ -96,6 +98,7 @@ def _start(layout: Layout, directory: Any, ports: dict[str, int], wanted: dict[s
     api = admin(layout)
     kubevirt.install(layout, api, directory)
     nodes.build_trees(layout)
+    profiles.write_inventory(layout, wanted["profile"])
     for part in ("kube-controller-manager", "kube-scheduler", "kwok"):
         processes.wait(layout, part, checks[part])
     nodes.create(layout, api, wanted["plain"])
@@ -237,6 +240,8 @@ def status(layout: Layout, say: Callable[[str], None] = print) -> bool:
     record = layout.read() if layout.is_lab() else {"ports": {}}
     say(f"State     {layout.directory}")
     say(f"Programs  {record.get('programs', '?')}")
+    if "profile" in record:
+        say(f"Profile   {record['profile']}, inventory in {profiles.inventory(layout, record['profile'])}")
     if record.get("faults"):
         say(f"Faults    {', '.join(record['faults'])}")
     for part in (*cluster.PARTS, *sorted(set(alive) - set(cluster.PARTS))):

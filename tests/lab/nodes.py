@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hosts import tree
+from tests.lab import profiles
 from tests.lab.api import STRATEGIC, Api
 from tests.lab.layout import LabError, Layout
 
@@ -35,7 +36,7 @@ _CAPACITY = {
 
 def build_trees(layout: Layout) -> None:
     """Write the tree of every simulated host afresh."""
-    for name, spec in tree.LAB_HOSTS.items():
+    for name, spec in profiles.of(layout).hosts.items():
         tree.build(layout.hosts / name, spec)
 
 

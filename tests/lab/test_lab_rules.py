@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import socket
 import stat
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.lab import build, faults, kubevirt, lifecycle, processes, switch
+from tests.lab import build, faults, kubevirt, lifecycle, processes, profiles, switch
 from tests.lab.layout import LabError, Layout
 
 
@@ -160,6 +161,21 @@ def test_no_free_port_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes.socket, "socket", Full)
     with pytest.raises(LabError, match=r"2 free ports on 127\.0\.0\.1.*Address already in use.*lab down"):
         processes.free_ports(["a", "b"])
+
+
+# --- profiles
+
+
+def test_ansible_reads_an_inventory_of_ours_and_finds_each_host_in_the_lab(layout: Layout) -> None:
+    layout.create({"profile": "two-models"})
+    profiles.write_inventory(layout, "two-models")
+    program = str(Path(sys.executable).with_name("ansible-inventory"))
+    done = subprocess.run(
+        [program, "-i", str(profiles.inventory(layout, "two-models")), "--host", "gpu-vgpu-0"], capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert found["lab_dir"] == str(layout.directory) and Path(found["lab_checkout"]).joinpath("site.yml").is_file()
+    assert "lab_dir" in found["gpufleet_kubeconfig"] and found["gpufleet_vgpu_profile"] == {"T4": "T4-8Q", "A10": "A10-12Q"}
 
 
 # --- faults

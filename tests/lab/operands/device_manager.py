@@ -13,21 +13,28 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from tests.hosts.tree import A10_TYPES
+from tests.hosts.specification import A10_TYPES, OTHER_TYPES
 from tests.lab.operands import labels
 from tests.lab.operands.devices import Host
 from tests.lab.operands.labels import CONFIG, DEPLOY, STATE, Json
 
 PAUSED = "paused-for-vgpu-change"
 PAUSABLE = tuple(DEPLOY + name for name in ("sandbox-device-plugin", "sandbox-validator"))
-#: Stock configurations of the lab's only board: each Q and C type with as many as fit on one GPU. `default` halves the GPU.
-STOCK = {name.split()[-1]: (name, most) for name, most in A10_TYPES.values() if name[-1] in "QC"}
-STOCK["default"] = STOCK["A10-12Q"]
+#: The types of each board of the lab, by device id.
+TYPES = {"2236": A10_TYPES, **OTHER_TYPES}
+#: Stock configurations: each Q and C type with as many as fit on one GPU.
+STOCK = {name.split()[-1]: (name, most) for types in TYPES.values() for name, most in types.values() if name[-1] in "QC"}
+#: What `default` has for each board, which is named by a filter: half of the GPU twice. The A16 stands there twice, the second time as another
+#: board of the same id (vgpu-device-manager examples/config-default.yaml).
+DEFAULT = [("1eb8", "T4-8Q"), ("20f1", "A100-20C"), ("2236", "A10-12Q"), ("25b6", "A16-8Q"), ("25b6", "A2-8Q")]
 #: Name -> entries, as in a ``config.yaml``.
 Configs = dict[str, list[dict[str, Any]]]
 STOCK_CONFIGS: Configs = {
     profile: [{"devices": "all", "vgpu-devices": {name.split()[-1]: most}}] for profile, (name, most) in STOCK.items()
 }
+STOCK_CONFIGS["default"] = [
+    {"device-filter": [f"0x{device.upper()}10DE"], "devices": "all", "vgpu-devices": {plain: 2}} for device, plain in DEFAULT
+]
 #: What is wrong with the stock `default` for a board whose id it has twice: the second entry is of another board.
 SECOND_ENTRY: dict[str, Any] = {"devices": "all", "vgpu-devices": {"A2-8Q": 2}}
 
@@ -95,7 +102,7 @@ def walk(entries: list[dict[str, Any]], host: Host) -> tuple[list[dict[str, int]
 
 def _offered(device: str) -> set[str]:
     """The types that the driver has for a board."""
-    return {name.split()[-1] for name, _most in A10_TYPES.values()} if device == "2236" else set()
+    return {name.split()[-1] for name, _most in TYPES.get(device, {}).values()}
 
 
 def _is_for(entry: dict[str, Any], index: int, device: str) -> bool:

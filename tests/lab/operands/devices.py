@@ -14,7 +14,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 #: Names that the sandbox plugin makes of its own pci.ids, by device id. An id that is not there is advertised as it is.
-PLUGIN_NAMES = {"1aef": "GA102_HIGH_DEFINITION_AUDIO_CONTROLLER", "2230": "GA102GL_RTX_A6000", "2236": "GA102GL_A10"}
+PLUGIN_NAMES = {
+    "1aef": "GA102_HIGH_DEFINITION_AUDIO_CONTROLLER",
+    "1eb8": "TU104GL_TESLA_T4",
+    "20f1": "GA100_A100_PCIE_40GB",
+    "2230": "GA102GL_RTX_A6000",
+    "2236": "GA102GL_A10",
+    "25b6": "GA107GL_A2___A16",
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -345,7 +345,7 @@ def follow(manager: Manager, item: Json, host: Host, applies: bool = True, gone:
 
     def apply(config: str) -> bool:
         nonlocal made
-        name, most = device_manager.STOCK[config]
+        name, most = device_manager.STOCK["A10-12Q" if config == "default" else config]
         made = Host(host.gpus, True, (name,) * most) if applies else host
         return applies
 
