@@ -14,8 +14,8 @@ RUN := $(IN) python tests/tools/run_parts.py
 GUEST_SCENARIO := host_devices
 
 .DEFAULT_GOAL := help
-.PHONY: help check-machine demo test unit unit-targets lint lint-fast lab-test image-test test-core219 bench soak lab-up lab-down shell clean
-.PHONY: format format-check ruff types yamllint ansible-lint docs-lint sanity pytest-lab molecule-lab in-core219 syntax
+.PHONY: help check-machine demo test unit unit-targets lint lint-fast lab-test image-test test-core219 bench soak release lab-up lab-down shell clean
+.PHONY: format format-check ruff types yamllint ansible-lint docs-lint sanity release-check pytest-lab molecule-lab in-core219 syntax
 .PHONY: kernel-smoke kernel-test record-guests pytest-kernel-smoke pytest-kernel molecule-kernel
 
 help: ## list the commands
@@ -42,8 +42,8 @@ unit: ## unit tests
 unit-targets: ## unit tests of what runs on nodes, under every other Python from 3.9 on that is found
 	@$(IN_MEMORY) $(IN) python tests/tools/targets.py
 
-lint: ## all linters, ansible-test sanity of the built archive included
-	@$(RUN) format-check ruff types yamllint docs-lint ansible-lint sanity
+lint: ## all linters, and the built archive: ansible-test sanity, and that it installs
+	@$(RUN) format-check ruff types yamllint docs-lint ansible-lint sanity release-check
 
 lint-fast: ## the linters that take seconds
 	@$(RUN) format-check ruff types yamllint
@@ -120,6 +120,12 @@ docs-lint:
 
 sanity: ## ansible-test sanity of what the collection archive holds
 	@$(IN) python tests/tools/sanity.py
+
+release-check: ## the archive: the same bytes twice, nothing in it that is not for users, installs without a network
+	@$(IN) python -m pytest -q tests/release
+
+release: ## build the archive of the last commit in dist, the same bytes from the same commit
+	@$(IN) python tests/tools/release.py
 
 pytest-lab:
 	@$(IN) python -m pytest -q tests/lab tests/thread -m 'not engine'
