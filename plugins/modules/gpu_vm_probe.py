@@ -15,10 +15,11 @@ description:
   - Starts one VM without a disk per device, or a pod where the device is for containers, and deletes it as soon as it has a place, or as
     soon as KubeVirt has refused it.
   - A device of which every unit is in use is not tested, and that is no failure. Neither is one of a node that is cordoned.
-  - Explains why there is no place. A device that KubeVirt refuses is shown from three sides, who permits it, which nodes advertise it and who
-    asks for it, with KubeVirt's own words. A device that its list lacks takes no VM to be refused.
-  - A VM has its place when its pod runs on a node. If a pod has had a node for 20 seconds and the kubelet did not refuse the device,
-    that counts, too, so that a slow image registry is no failure.
+  - Explains why there is no place, that is, who holds the devices, which nodes are out of service, or what else the scheduler misses. A device
+    that KubeVirt refuses is shown from three sides, who permits it, which nodes advertise it and who asks for it, with KubeVirt's own words. A
+    device that its list lacks takes no VM to be refused.
+  - A VM has its place when its pod runs on a node and asks for one unit of the device there. If a pod has had a node for 20 seconds and the kubelet
+    did not refuse the device, that counts, too, so that a slow image registry is no failure.
   - A refusal counts only after 15 seconds where a place is expected, because KubeVirt takes a moment to see a new permit.
   - So does a pod. What it proves is that the scheduler and the kubelet give it the device; no program of it uses the GPU.
   - Probes are no state, so RV(ignore:changed) is always false. What a killed run left is removed by the next one, which knows it by its label.
@@ -98,7 +99,7 @@ results:
       expect: scheduled
       verdict: proven
       node: gpu02
-      explanation: "nvidia.com/NVIDIA_A10-4Q: a VM with it was admitted, permitted and scheduled to gpu02"
+      explanation: "nvidia.com/NVIDIA_A10-4Q: a VM with it was admitted, permitted, counted as one and scheduled to gpu02"
 """
 
 from ansible.module_utils.basic import AnsibleModule

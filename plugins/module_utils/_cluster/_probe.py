@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _vm_why
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _fleet, _vm_why
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._operands import Object
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._vm_why import NOT_PERMITTED, Fleet, advertised
 
@@ -164,8 +164,11 @@ def judge(probe: Probe, vmi: t.Optional[Object], pod: t.Optional[Object], fleet:
         where = f" on {node}" if node else ""
         why = [str(text) for text in (pod_status.get("reason"), pod_status.get("message"), status.get("reason")) if text]
         return Verdict("failed", f"{probe.resource}: the VM failed{where}: {': '.join(why) or 'no reason given'}", node)
+    miscounted = _miscounted(probe, pod, node)
+    if miscounted:
+        return miscounted
     if node and (phase in ("Scheduled", "Running") or pod_status.get("phase") == "Running"):
-        return Verdict("proven", f"{probe.resource}: a VM with it was admitted, permitted and scheduled to {node}", node)
+        return Verdict("proven", f"{probe.resource}: a VM with it was admitted, permitted, counted as one and scheduled to {node}", node)
     return Verdict("waiting", f"{probe.resource}: {why_waiting(probe, vmi, pod, fleet)}", node)
 
 
@@ -182,10 +185,25 @@ def judge_pod(probe: Probe, found: t.Optional[Object], fleet: Fleet) -> Verdict:
         return Verdict(
             "failed", f"{probe.resource}: the pod failed{f' on {node}' if node else ''}: {': '.join(why) or 'no reason given'}", node
         )
+    miscounted = _miscounted(probe, found, node)
+    if miscounted:
+        return miscounted
     if node and phase in ("Running", "Succeeded"):
-        return Verdict("proven", f"{probe.resource}: a pod with it was admitted and scheduled to {node}, and runs there", node)
+        return Verdict(
+            "proven", f"{probe.resource}: a pod with it was admitted, counted as one and scheduled to {node}, and runs there", node
+        )
     waits = [_explained(probe, said, fleet) for said in _vm_why.messages(found)]
     return Verdict("waiting", f"{probe.resource}: {'; '.join(waits) or f'the pod is {phase}'}", node)
+
+
+def _miscounted(probe: Probe, pod: t.Optional[Object], node: t.Optional[str]) -> t.Optional[Verdict]:
+    """A pod that has a node without one unit of the resource: somebody has changed it, and the device would not be kept for it."""
+    counted = _fleet.limits(pod or {}, "")
+    if node is None or counted.get(probe.resource, 0) == 1:
+        return None
+    others = ", ".join(f"{count} of {name}" for name, count in counted.items() if "/" in name) or "no device"
+    words = f"{probe.resource}: the pod on {node} asks for {others} instead of one of it; a webhook or a mutating policy has changed it"
+    return Verdict("failed", words, node)
 
 
 def _remedy(probe: Probe, fleet: Fleet) -> str:

@@ -47,11 +47,17 @@ def secret_path(namespace: str, name: str) -> str:
 
 
 def read_fleet(client: Client) -> t.Tuple[_vm_why.Fleet, Object]:
-    """The nodes with who holds what, and the KubeVirt object as gpu_fleet_info has it. LookupError, with a sentence, without KubeVirt."""
-    kubevirt = _fleet.kubevirt_of(_fleet.list_if_served(client, _fleet.KUBEVIRTS))
+    """The nodes with who holds what, and the KubeVirt object as gpu_fleet_info has it, with ``memory_overcommit`` in per cent.
+
+    LookupError, with a sentence, without KubeVirt.
+    """
+    kubevirts = _fleet.list_if_served(client, _fleet.KUBEVIRTS) or []
+    kubevirt = _fleet.kubevirt_of(kubevirts)
     vmis = _fleet.list_if_served(client, _fleet.VMIS)
     if kubevirt is None or vmis is None:
         raise LookupError(f"{client.server} has no KubeVirt. Install it first")
+    percents = [_vm.at(item, ("spec", "configuration", "developerConfiguration", "memoryOvercommit")) for item in kubevirts]
+    kubevirt = {**kubevirt, "memory_overcommit": max((int(percent) for percent in percents if percent), default=100)}
     permitted = _vm_why.permitted_names(kubevirt["permitted"])
     return _vm_why.fleet_of(client.list("/api/v1/nodes"), client.list("/api/v1/pods"), vmis, permitted), kubevirt
 
@@ -74,6 +80,7 @@ def observe(client: Client, request: Request) -> _vm_plan.Seen:
         fleet=fleet,
         kinds={name: frozenset(entry.kind for entry in found) for name, found in entries.items()},
         version=_kubevirt_gates.parse(kubevirt["version"]),
+        overcommit=kubevirt["memory_overcommit"],
         instancetype=client.find(type_path(request)) if request.instancetype else None,
         secret=client.find(secret_path(request.namespace, request.licence.secret)) if request.licence else None,
     )

@@ -26,7 +26,8 @@ _DISPLAY_OF_PCI = _kubevirt_gates.parse("v1.9.0")
 @dataclasses.dataclass(frozen=True)
 class Seen:
     """Plain API objects, None where there is none. ``would_be``: the VM as the API server would store it; ``refused``: why it would not.
-    ``kinds``: resource -> kinds of its permits. ``sharers``: other VMs with the same Secret."""
+    ``kinds``: resource -> kinds of its permits. ``overcommit``: per cent of a node's memory that KubeVirt gives to guests.
+    ``sharers``: other VMs with the same Secret."""
 
     namespace: t.Optional[Object]
     vm: t.Optional[Object] = None
@@ -36,6 +37,7 @@ class Seen:
     fleet: _vm_why.Fleet = dataclasses.field(default_factory=_vm_why.Fleet)
     kinds: t.Mapping[str, t.FrozenSet[str]] = dataclasses.field(default_factory=dict)
     version: t.Optional[_kubevirt_gates.Version] = None
+    overcommit: int = 100
     instancetype: t.Optional[Object] = None
     secret: t.Optional[Object] = None
     sharers: t.Tuple[str, ...] = ()
@@ -76,6 +78,12 @@ def make_plan(request: Request, token: t.Optional[_licence.Token], seen: Seen) -
     plan.blockers += _type_wrong(request, seen)
     plan.blockers += _displays_wrong(request, seen)
     _availability(request, seen, plan)
+    if request.instancetype and seen.overcommit > 100:
+        # pkg/defaults: what an instancetype gives the guest is divided by it to make the request.
+        plan.warnings.append(
+            f"{request.target} gets its memory from an instancetype, and KubeVirt requests only {10000 // seen.overcommit} % of it of the node "
+            f"(memoryOvercommit: {seen.overcommit}), while VFIO pins all of it. Give memory instead of an instancetype, or set it to 100."
+        )
     if request.licence:
         secret = _licence.plan(request.namespace, request.licence, token, seen.secret)
         plan.blockers += secret.blockers

@@ -78,6 +78,8 @@ class KubeVirt:
             pod["status"] = {"phase": "Pending", "conditions": [condition]}
             return
         pod["spec"]["nodeName"] = pod["spec"].get("nodeSelector", {}).get("kubernetes.io/hostname", "box")
+        if self.outcome == "no device":
+            pod["spec"]["containers"][0]["resources"] = {}
         if self.outcome == "pulls":
             pod["status"] = {"phase": "Pending"}
         elif self.outcome == "kubelet refuses":
@@ -97,6 +99,9 @@ class KubeVirt:
         pod = launcher(name, on, {device: "1"}, "gpufleet-probe")
         pod["metadata"]["labels"]["kubevirt.io/created-by"] = vm["metadata"]["uid"]
         vm["status"] = {"phase": "Scheduled"}
+        if self.outcome == "other device":
+            pod["spec"]["containers"][0]["resources"]["limits"] = {"nvidia.com/OTHER": "1"}
+            pod["spec"]["containers"][0]["resources"]["requests"] = {}
         if on is None or self.outcome == "no place":
             vm["status"]["phase"] = "Scheduling"
             pod["spec"]["nodeName"] = None
@@ -185,6 +190,12 @@ def test_a_device_in_use_is_not_tested_and_that_is_no_failure(kubevirt: KubeVirt
             f"{A10} is free on gpu0, gpu1, and the scheduler says: Unschedulable: 0/2 nodes: 2 Insufficient {A10}.;",
             300,
             id="no place",
+        ),
+        pytest.param(
+            "other device", {"name": A10}, "the pod on gpu0 asks for 1 of nvidia.com/OTHER instead of one of it", 0, id="vm miscounted"
+        ),
+        pytest.param(
+            "no device", {"name": GPU, "kind": "pod"}, "the pod on box asks for no device instead of one of it", 0, id="pod miscounted"
         ),
         pytest.param("kubelet refuses", {"name": A10}, "failed on gpu0: UnexpectedAdmissionError: unhealthy devices", 0, id="kubelet"),
     ],

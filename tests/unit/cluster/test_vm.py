@@ -222,6 +222,20 @@ def test_an_instancetype_brings_the_gpus(cluster: FakeApi, run_module) -> None:
     assert "gpus" not in cluster.objects[VM]["spec"]["template"]["spec"]["domain"]["devices"]
 
 
+@pytest.mark.parametrize(
+    ("percent", "words"), [(None, None), (100, None), (150, "requests only 66 % of it of the node (memoryOvercommit: 150)")]
+)
+def test_an_instancetypes_memory_that_kubevirt_overcommits_is_warned_of(
+    cluster: FakeApi, run_module, percent: int | None, words: str | None
+) -> None:
+    cluster.add(TYPE, {"spec": {"gpus": G}})
+    cluster.objects[KUBEVIRT]["spec"]["configuration"]["developerConfiguration"] = {"memoryOvercommit": percent} if percent else {}
+    warned = str(run_module("gpu_vm", arguments(cluster, **{**BIG, "gpus": []})).get("warnings"))
+    assert ("memoryOvercommit" in warned) is (words is not None)
+    assert words is None or words in warned
+    assert "memoryOvercommit" not in str(run_module("gpu_vm", {**arguments(cluster), "name": "other"}).get("warnings"))
+
+
 def test_a_cluster_without_kubevirt_is_named(api: FakeApi, run_module) -> None:
     done = run_module("gpu_vm", arguments(api))
     assert "has no KubeVirt. Install it first" in done["msg"]
