@@ -126,6 +126,38 @@ def test_a_boot_id_of_another_machine_stops_that_host(lab: Lab, tmp_path: Path) 
     assert "00000000-0000-4000-8000-000000000000" in run.failures()["gpu-container-0"]
 
 
+def test_without_an_image_nothing_is_touched_and_all_hosts_are_in_the_report(lab: Lab, tmp_path: Path) -> None:
+    given = {
+        "gpufleet_vgpu_run_file": "/nowhere/NVIDIA-Linux-x86_64-580.95.02-vgpu-kvm.run",
+        "gpufleet_vgpu_source": "/nowhere",
+        "gpufleet_report_dir": str(tmp_path),
+    }
+    run = attempt(lab, tmp_path, None, "-e", json.dumps(given))
+    message = " ".join(run.failures().values())
+    assert "NVIDIA-Linux-x86_64-580.95.02-vgpu-kvm.run cannot be read" in message and "source /nowhere" in message, message
+    nodes = json.loads((tmp_path / "fleet.json").read_text(encoding="utf-8"))["nodes"]
+    reported = {node["name"]: node["state"] for node in nodes if node["name"].startswith("gpu-")}
+    assert reported["gpu-vgpu-0"] == "refused", reported
+    # Those of other groups are of this run, too.
+    assert reported["gpu-container-0"] != "refused" and not any("not in this run" in str(node) for node in nodes), reported
+
+
+def test_the_image_playbook_says_what_it_is_to_build_from(lab: Lab) -> None:
+    run = lab.play("playbooks/image.yml")
+    assert run.rc != 0 and "gpufleet_vgpu_run_file is not set" in " ".join(run.failures().values())
+
+
+@pytest.mark.parametrize("tag", ["gpu_operator", "vgpu_config"])
+def test_one_step_of_the_cluster_play_alone_does_not_reach_undecided_nodes(lab: Lab, tag: str) -> None:
+    """On a cluster without a release, where no node carries a decision."""
+    position = lab.audit_size()
+    run = lab.play("playbooks/cluster.yml", "--tags", tag, "--check")
+    assert writes(lab.audit(position)) == []
+    if tag == "gpu_operator":
+        assert run.rc != 0 and "carry no decision" in " ".join(run.failures().values()), run.output
+    assert "undefined" not in run.output
+
+
 def test_a_missing_chart_is_named(lab: Lab, tmp_path: Path) -> None:
     run = attempt(lab, tmp_path, None, "-e", f"gpufleet_operator_chart={tmp_path}/no-chart")
     assert any("no-chart" in message for message in run.failures().values()), run.failures()
