@@ -30,6 +30,8 @@ Configs = t.Mapping[str, t.Any]
 KEY = "config.yaml"
 #: The ConfigMap that the operator writes and mounts where no other is named.
 STOCK = "default-vgpu-devices-config"
+#: What a device manager makes on a node without the label (DEFAULT_VGPU_CONFIG, the chart's vgpuDeviceManager.config.default).
+DEFAULT = "default"
 _VOLUME = "vgpu-config"
 _MANAGED, _BY = "app.kubernetes.io/managed-by", "gpufleet.kubevirt"
 #: On a Node: the profile and a mark of its content that its device manager was started or labelled for.
@@ -111,7 +113,7 @@ def wanted_configs(request: Request, seen: Seen) -> tuple[dict[str, t.Any], list
         if seen.configs is None:
             return {}, [Blocker(target, f"its key {KEY} is no configuration of the vGPU Device Manager", "Correct it")]
         return present, []
-    used = {labels(node).get(_operands.VGPU_CONFIG) for node in seen.nodes.values()}
+    used = {labels(node).get(_operands.VGPU_CONFIG, DEFAULT if name in seen.managers else None) for name, node in seen.nodes.items()}
     kept = {name: entries for name, entries in present.items() if request.keep == "all" or (request.keep == "used" and name in used)}
     other = sorted(name for name in kept if name in request.configs and request.configs[name] != kept[name])
     if request.keep == "all" and other:
@@ -159,7 +161,7 @@ def _harmed(request: Request, seen: Seen, configs: Configs) -> list[Blocker]:
         names = users(seen.uses, name) if name in seen.managers else []
         if not names:
             continue
-        profile = labels(node).get(_operands.VGPU_CONFIG, "")
+        profile = labels(node).get(_operands.VGPU_CONFIG, DEFAULT)
         before = (seen.configs or {}).get(profile)
         pod = seen.managers[name]
         mounted = mounts(pod["spec"])
