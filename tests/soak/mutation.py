@@ -53,8 +53,20 @@ PLANNED = {
     f"{VGPU}/_plan_text.py": ("tests/unit/vgpu/test_plan_text.py",),
     f"{VGPU}/_type_names.py": ("tests/unit/vgpu/test_type_names.py",),
 }
+#: What decides beside the plans that a module carries out, each with its tests.
+CLUSTER, IMAGE = f"{UTILS}/_cluster", f"{UTILS}/_image"
+DECIDING = {
+    f"{CLUSTER}/_paused.py": ("tests/unit/cluster/test_paused.py",),
+    f"{CLUSTER}/_vgpu_config.py": ("tests/unit/cluster/test_vgpu_config_plan.py", "tests/unit/cluster/test_vgpu_config.py"),
+    f"{CLUSTER}/_wait.py": ("tests/unit/cluster/test_wait_words.py", "tests/unit/cluster/test_wait.py"),
+    **{
+        f"{IMAGE}/_{name}.py": ("tests/unit/image",)
+        for name in ("build", "engine", "http", "inputs", "installer", "login", "programs", "registry", "scratch", "source", "tags")
+    },
+}
 #: Where the unit tests of a file are.
 TESTS = {
+    **DECIDING,
     f"{UTILS}/_host/": ("tests/unit/host",),
     f"{UTILS}/_cluster/": ("tests/unit/cluster",),
     f"{UTILS}/_firmware/": ("tests/unit/firmware",),
@@ -68,7 +80,7 @@ Key = tuple[str, str, str, str]
 def files() -> list[str]:
     """The files that are tried: those with a plan that a module carries out, by rule, so that a new one is not forgotten."""
     planning = (path for path in (env.CHECKOUT / UTILS).rglob("*.py") if PLANS.search(path.read_text()))
-    return sorted({*ALSO, *PLANNED, *(str(path.relative_to(env.CHECKOUT)) for path in planning)})
+    return sorted({*ALSO, *PLANNED, *DECIDING, *(str(path.relative_to(env.CHECKOUT)) for path in planning)})
 
 
 def tests_of(file: str) -> tuple[str, ...]:

@@ -64,6 +64,21 @@ def preparing(operand: str, running: bool = True) -> Json:
     return item
 
 
+def driver_preparing() -> Json:
+    """The container driver, whose first init container has ended."""
+    item = preparing("vfio-manager")
+    item["metadata"]["labels"] = {"app": "nvidia-driver-daemonset"}
+    item["spec"]["nodeSelector"] = {DEPLOY + "driver": "true"}
+    item["status"]["initContainerStatuses"].insert(0, {"state": {"terminated": {}}})
+    return item
+
+
+def ready_by_its_last_condition() -> Json:
+    item = operand_pod("vgpu-device-manager", "a")
+    item["status"]["conditions"].insert(0, {"type": "Initialized", "status": "True"})
+    return item
+
+
 @pytest.mark.parametrize(
     ("state", "pods", "expected"),
     [
@@ -78,6 +93,8 @@ def preparing(operand: str, running: bool = True) -> Json:
         ("success", [preparing("vfio-manager")], ["nvidia-vfio-manager"]),
         ("success", [preparing("vgpu-manager", running=False)], []),
         ("success", [preparing("sandbox-validator")], []),
+        ("success", [driver_preparing()], ["nvidia-driver-daemonset"]),
+        ("pending", [ready_by_its_last_condition()], ["nvidia-vgpu-device-manager"]),
     ],
 )
 def test_who_is_in_the_middle_of_a_change(state: str, pods: list[Json], expected: list[str]) -> None:
