@@ -162,18 +162,26 @@ _SUFFIXES.update({f"{suffix}i": Decimal(2) ** (10 * power) for power, suffix in 
 _QUANTITY = re.compile(r"(?P<digits>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:[eE](?P<exponent>[+-]?[0-9]{1,2})|(?P<suffix>[A-Za-z]{0,2}))")
 
 
+def number(quantity: t.Any) -> Decimal:
+    """The value of a Kubernetes quantity (``"16Gi"``, ``"100m"``, ``"1e3"``, 2). ValueError if it is none."""
+    found = _QUANTITY.fullmatch(str(quantity))
+    if not found or (found["suffix"] or "") not in _SUFFIXES:
+        raise ValueError(f"{quantity!r} is no quantity")
+    return Decimal(found["digits"]).scaleb(int(found["exponent"] or 0)) * _SUFFIXES[found["suffix"] or ""]
+
+
 def count(quantity: t.Any) -> int:
     """A whole number from a Kubernetes quantity (``"2"``, 2, ``"1k"``, ``"1e3"``); extended resources are nothing else. ValueError if it is none.
 
     Whoever may create a pod chooses how its quantities are written.
     """
-    found = _QUANTITY.fullmatch(str(quantity))
-    if not found or (found["suffix"] or "") not in _SUFFIXES:
+    try:
+        value = number(quantity)
+    except ValueError:
+        value = None
+    if value is None or value != value.to_integral_value():
         raise ValueError(f"{quantity!r} is no whole number of devices")
-    number = Decimal(found["digits"]).scaleb(int(found["exponent"] or 0)) * _SUFFIXES[found["suffix"] or ""]
-    if number != number.to_integral_value():
-        raise ValueError(f"{quantity!r} is no whole number of devices")
-    return int(number)
+    return int(value)
 
 
 def resources(node: t.Mapping[str, t.Any]) -> dict[str, int]:

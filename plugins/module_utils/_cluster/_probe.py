@@ -198,10 +198,11 @@ def judge_pod(probe: Probe, found: t.Optional[Object], fleet: Fleet) -> Verdict:
 
 def _miscounted(probe: Probe, pod: t.Optional[Object], node: t.Optional[str]) -> t.Optional[Verdict]:
     """A pod that has a node without one unit of the resource: somebody has changed it, and the device would not be kept for it."""
-    counted = _fleet.limits(pod or {}, "")
+    # Of the same vendor only: processors and memory are no whole numbers.
+    counted = _fleet.limits(pod or {}, probe.resource.partition("/")[0] + "/")
     if node is None or counted.get(probe.resource, 0) == 1:
         return None
-    others = ", ".join(f"{count} of {name}" for name, count in counted.items() if "/" in name) or "no device"
+    others = ", ".join(f"{count} of {name}" for name, count in counted.items()) or "no device"
     words = f"{probe.resource}: the pod on {node} asks for {others} instead of one of it; a webhook or a mutating policy has changed it"
     return Verdict("failed", words, node)
 

@@ -9,34 +9,31 @@
 
 from __future__ import annotations
 
-import fractions
+import decimal
 import re
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names, _names
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _operands
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._vm import LICENCE, Request, at, manifest
 
 #: A VM's name becomes a label's value and a host name.
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _KEY = re.compile(r"[A-Za-z0-9._-]{1,253}")
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGTPE]i|[kMGTPE])?")
-_POWERS = "kMGTPE"
 #: Most vGPUs that one VM can have (NVIDIA/open-gpu-kernel-modules, nv_vgpu_types.h: NVA081_MAX_VGPU_PER_VM).
 MOST_VGPUS = 16
 #: What has an option of its own -> that option.
 _OPTIONS = {"runStrategy": "run_strategy", "instancetype": "instancetype", "preference": "preference"}
 
 
-def quantity(text: t.Any) -> t.Optional[fractions.Fraction]:
-    """Bytes of a Kubernetes quantity such as ``16Gi``; None if it is none."""
-    found = _QUANTITY.fullmatch(str(text))
-    if not found:
+def quantity(text: t.Any) -> t.Optional[decimal.Decimal]:
+    """Bytes of a Kubernetes quantity such as ``16Gi``; None if it is none above 0."""
+    try:
+        size = _operands.number(text)
+    except ValueError:
         return None
-    unit = str(found.group(2) or "")
-    base = 1024 if unit.endswith("i") else 1000
-    power = _POWERS.index(unit[0].replace("K", "k")) + 1 if unit else 0
-    return fractions.Fraction(str(found.group(1))) * fractions.Fraction(base**power)
+    return size if size > 0 else None
 
 
 def problems(request: Request) -> t.List[Blocker]:

@@ -103,7 +103,7 @@ def pod(
 
 def launcher(vm: str, on: str | None, asks: Json, namespace: str = "ml", phase: str = "Running") -> Json:
     """The virt-launcher pod of a virtual machine instance."""
-    item = pod(f"virt-launcher-{vm}-x", on, asks, namespace, phase, "VirtualMachineInstance")
+    item = pod(f"virt-launcher-{vm}-x", on, {"cpu": "100m", "memory": "1.5Gi", **asks}, namespace, phase, "VirtualMachineInstance")
     item["metadata"]["labels"] = {"kubevirt.io": "virt-launcher", "kubevirt.io/created-by": f"uid-{vm}"}
     item["metadata"]["annotations"] = {"kubevirt.io/domain": vm}
     return item

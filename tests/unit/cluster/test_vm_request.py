@@ -207,6 +207,8 @@ def test_whole_gpus_go_together_with_one_another() -> None:
         ("-1Gi", None),
         ("", None),
         ("1 Gi", None),
+        ("0", None),
+        ("1e3", 1000),
     ],
 )
 def test_a_quantity_is_read_as_kubernetes_reads_it(text: str, size: int | None) -> None:
