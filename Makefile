@@ -14,7 +14,7 @@ RUN := $(IN) python tests/tools/run_parts.py
 GUEST_SCENARIO := host_devices
 
 .DEFAULT_GOAL := help
-.PHONY: help check-machine demo test unit unit-targets lint lint-fast lab-test image-test test-core219 bench soak release lab-up lab-down shell clean
+.PHONY: help check-machine demo test unit unit-targets lint lint-fast lab-test image-test page-test test-core219 bench soak release lab-up lab-down shell clean
 .PHONY: format format-check ruff types yamllint ansible-lint docs-lint sanity release-check pytest-lab molecule-lab in-core219 syntax
 .PHONY: kernel-smoke kernel-test record-guests pytest-kernel-smoke pytest-kernel molecule-kernel
 
@@ -54,6 +54,9 @@ lab-test: ## the lab itself, the playbooks on it, and the molecule scenarios of 
 image-test: ## a real container image, built and pushed to the lab's registry; needs podman and buildah, says so if they are missing
 	@tests/tools/check-machine image
 	@$(IN) python -m pytest -q tests/lab tests/thread -m engine
+
+page-test: ## the report's page in a headless Chromium, which it asks you to install
+	@$(IN) python -m pytest -q tests/browser
 
 kernel-smoke: ## the kernel suite's first scenarios, on emulated machines with NVIDIA-looking devices
 	@$(RUN) pytest-kernel-smoke molecule-kernel

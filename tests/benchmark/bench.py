@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmark import modules, payload, permits, table, task_loop, vgpu, vgpu_plan
+from tests.benchmark import modules, payload, permits, report, table, task_loop, vgpu, vgpu_plan
 from tests.benchmark.table import Row
 from tests.tools import env
 
@@ -46,7 +46,15 @@ def payloads() -> list[Row]:
 def main() -> int:
     print(machine(), flush=True)
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        rows = [*modules.rows(Path(scratch)), *permits.rows(), *payloads(), *vgpu.rows(), *vgpu_plan.rows(), *task_loop.rows(Path(scratch))]
+        rows = [
+            *modules.rows(Path(scratch)),
+            *permits.rows(),
+            *payloads(),
+            *vgpu.rows(),
+            *vgpu_plan.rows(),
+            *task_loop.rows(Path(scratch)),
+            *report.rows(Path(scratch)),
+        ]
     print(table.text(rows))
     return 0 if all(row.kept for row in rows) else 1
 

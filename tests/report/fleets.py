@@ -99,17 +99,22 @@ class Fleet(t.NamedTuple):
         return {"fleet": self.cluster, "intents": self.intents, "facts": self.facts, "generated": "2026-01-31T10:00:00Z"}
 
 
-def large(nodes: int, gpus: int, seed: int = 1) -> Fleet:
-    """Many nodes with vGPUs, whole GPUs and containers; some differ from what is wanted, some cannot be reached, some are sick."""
+def large(nodes: int, gpus: int, seed: int = 1, crowded: bool = False) -> Fleet:
+    """Many nodes with vGPUs, whole GPUs and containers; some differ from what is wanted, some cannot be reached, some are sick.
+
+    ``crowded``: all have vGPUs, and each is held.
+    """
     chance = random.Random(seed)
     found, intents, facts = [], [], {}
     for number in range(nodes):
         name = f"gpu-{number:04}"
-        workload = ("vm-vgpu", "vm-vgpu", "vm-passthrough", "container")[number % 4]
+        workload = "vm-vgpu" if crowded else ("vm-vgpu", "vm-vgpu", "vm-passthrough", "container")[number % 4]
         used: dict[str, list[Facts]] = {}
         cards = []
         for index in range(gpus):
-            vms = [f"team-{chance.randrange(40)}/desk-{number:04}-{index}-{place}" for place in range(chance.randrange(7))]
+            vms = [
+                f"team-{chance.randrange(40)}/desk-{number:04}-{index}-{place}" for place in range(6 if crowded else chance.randrange(7))
+            ]
             if workload == "vm-vgpu":
                 kind, most = ("A10-4Q", 6) if chance.random() < 0.9 else ("A10-8Q", 3)
                 vms = vms[:most]

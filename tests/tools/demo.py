@@ -27,6 +27,7 @@ from tests.lab.layout import LabError
 
 LAB = [sys.executable, str(CHECKOUT / "tests" / "lab" / "lab.py")]
 REFUSED = "gpu-refused-0"
+REPORT = ("fleet.txt", "fleet.json", "fleet.html")
 
 
 def say(text: str) -> None:
@@ -139,7 +140,9 @@ def main() -> int:
         f"the demo is done: lab up in {up:.0f} s, first run {first:.0f} s, second run {second:.0f} s {outcome}; "
         f"{REFUSED} was refused both times, as it should be"
     )
-    print("The report is in gpufleet-report/fleet.txt and gpufleet-report/fleet.json.")
+    print(
+        f"The report is in gpufleet-report: fleet.txt, fleet.json, and a page to look at: {(CHECKOUT / 'gpufleet-report' / 'fleet.html').as_uri()}"
+    )
     print("Real: etcd, Kubernetes' control plane, Helm, KubeVirt 1.7's CRDs, webhooks and controller.")
     print("Simulated: the hosts (directory trees), kubelets (kwok), the GPU Operator's chart and operands.")
     return 0

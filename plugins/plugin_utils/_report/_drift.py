@@ -172,4 +172,4 @@ def _permits(fleet: Facts, intents: t.Sequence[Facts]) -> t.Iterator[Drift]:
         nodes = sorted(advertisers[name])
         shown = ", ".join(nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
         kind = "vGPU" if plain_type(name) else "GPU"
-        yield Drift(where, f"{name} permitted", "not permitted", CLUSTER, f"no VM may use the {kind} {name}, which {shown} advertise")
+        yield Drift(where, f"{name} permitted", "not permitted", CLUSTER, f"no VM may use the {kind} {name}, advertised by {shown}")

@@ -245,7 +245,7 @@ def _unknown(intents: t.Sequence[Facts], wanted: Facts | None) -> list[dict[str,
     """What this report does not compare, so that nobody takes silence for agreement."""
     found = []
     if not (wanted or {}).get("version"):
-        found.append({"what": "version and values of the operator's release", "why": "what is wanted was not given"})
+        found.append({"what": "version of the operator's release", "why": "gpufleet_operator_version is not set"})
     if any(intent["workload"] == "vm-vgpu" for intent in intents):
         why = "which image the nodes run is not read; gpufleet.kubevirt.image compares the registry with its sources"
         found.append({"what": "digest of the vGPU manager's image", "why": why})
