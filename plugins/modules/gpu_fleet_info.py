@@ -25,7 +25,7 @@ attributes:
     description: Changes nothing.
 options:
   release:
-    description: Name of the GPU Operator's Helm release. A ClusterPolicy that names another one decides.
+    description: Name of the GPU Operator's Helm release. A ClusterPolicy or a Deployment of the operator that names another one decides.
     type: str
     default: gpu-operator
   release_namespace:
@@ -68,6 +68,7 @@ nodes:
       boot_id: 3f7a5c1e-6a41-4d4f-a0b7-0b6d2f1f8d5c
       ready: true
       schedulable: true
+      taints: []
       gpu: true
       labels: {"nvidia.com/gpu.workload.config": vm-passthrough}
       annotations: {}
@@ -88,6 +89,20 @@ release:
   type: dict
   returned: success
   sample: {name: gpu-operator, namespace: gpu-operator, chart: gpu-operator, version: v26.7.0, revision: 1, status: deployed, values: {}}
+operator:
+  description:
+    - Who has installed the operator (C(by) is V(Helm), V(OLM) or V(null)), all ClusterPolicies by age, OLM's subscriptions to it, and what no
+      ClusterPolicy governs, namely NVIDIADriver and GPUCluster objects, and virtual machine instances that have GPUs by resource claims.
+  type: dict
+  returned: success
+  sample:
+    installs: [{namespace: gpu-operator, by: Helm, release: gpu-operator, release_namespace: gpu-operator}]
+    policies: [cluster-policy]
+    drivers: []
+    gpu_clusters: []
+    subscriptions: []
+    claims: [{vmi: ml/a, claims: [gpu]}]
+    openshift: false
 kubevirt:
   description: The KubeVirt object, or V(null). C(permitted) is V(null) where there is no allow list.
   type: dict

@@ -19,7 +19,7 @@ import gzip
 import json
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _operands, _paused
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _installs, _operands, _paused
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._client import ApiError
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._operands import Object, annotations_of, labels, owner
 
@@ -196,14 +196,14 @@ class Observed:
     kubevirts: list[Object] | None
     policies: list[Object] | None
     releases: list[Object]
+    installs: _installs.Installs
 
 
 def observe(client: Client, release: str, namespace: str) -> Observed:
-    """Read the cluster. ``release`` and ``namespace``: where the GPU Operator is looked for if no ClusterPolicy tells."""
+    """Read the cluster. ``release`` and ``namespace``: where the GPU Operator is looked for if neither ClusterPolicy nor Deployment tells."""
     policies = list_if_served(client, POLICIES)
-    for policy in policies or []:
-        release = annotations_of(policy).get("meta.helm.sh/release-name", release)
-        namespace = annotations_of(policy).get("meta.helm.sh/release-namespace", namespace)
+    deployments = list_if_served(client, _installs.DEPLOYMENTS, _installs.NAMED) or []
+    release, namespace = _installs.release_named([*(policies or []), *deployments]) or (release, namespace)
     return Observed(
         server=client.server,
         version=client.get("/version").get("gitVersion"),
@@ -216,6 +216,13 @@ def observe(client: Client, release: str, namespace: str) -> Observed:
         releases=client.list(
             f"/api/v1/namespaces/{namespace}/secrets",
             {"labelSelector": f"owner=helm,name={release}", "fieldSelector": "type=helm.sh/release.v1"},
+        ),
+        installs=_installs.Installs(
+            deployments=deployments,
+            drivers=list_if_served(client, _installs.DRIVERS),
+            gpu_clusters=list_if_served(client, _installs.GPU_CLUSTERS),
+            subscriptions=list_if_served(client, _installs.SUBSCRIPTIONS),
+            openshift=list_if_served(client, _installs.OPENSHIFT) is not None,
         ),
     )
 
@@ -243,6 +250,8 @@ def policy_of(policies: t.Iterable[Object] | None) -> Object | None:
         "default_workload": sandbox.get("defaultWorkload") or "container",
         "update_strategy": (spec.get("daemonsets") or {}).get("updateStrategy") or "RollingUpdate",
         "vgpu_config": ((spec.get("vgpuDeviceManager") or {}).get("config")) or {},
+        "driver_crd": bool((spec.get("driver") or {}).get("useNvidiaDriverCRD")),
+        "operands": _installs.switches_of(policy),
     }
 
 
@@ -301,6 +310,7 @@ def _node(node: Object, pods: list[Object], held: list[Use]) -> Object:
         "boot_id": (status.get("nodeInfo") or {}).get("bootID"),
         "ready": _condition(node, "Ready").get("status") == "True",
         "schedulable": not spec.get("unschedulable"),
+        "taints": [{key: taint[key] for key in ("key", "value", "effect") if taint.get(key)} for taint in spec.get("taints") or []],
         "gpu": _operands.gpu_evidence(node),
         "labels": _shown_labels(node),
         "annotations": {k: v for k, v in sorted(annotations_of(node).items()) if k.startswith(_operands.ANNOTATION_PREFIX)},
@@ -353,6 +363,7 @@ def summary(seen: Observed) -> Object:
         "nodes": nodes,
         "cluster_policy": policy_of(seen.policies),
         "release": release,
+        "operator": _installs.installs_of(seen.installs, seen.policies or [], seen.vmis or []),
         "kubevirt": kubevirt_of(seen.kubevirts),
         "possible_gpu_nodes": possible(nodes, release),
     }

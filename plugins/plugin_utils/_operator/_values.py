@@ -61,12 +61,12 @@ def operator_values(intents: t.Iterable[t.Mapping[str, t.Any]], options: t.Mappi
     _check_keys(own, base)
     wanted = merged(base, own)
     for path, value, why in MUST_KEEP:
-        found = _at(wanted, path)
+        found = at(wanted, path)
         # Null too would undo it: Helm takes a null as "forget this key". And 1 is no true to a chart's schema.
         if type(found) is not type(value) or found != value:
             raise ValueError(f"gpufleet_operator_values: {'.'.join(path)} must stay {value!r}, not {found!r}: {why}")
     for path, allowed in ENUMS:
-        found = _at(wanted, path)
+        found = at(wanted, path)
         if found is not None and found not in allowed:
             raise ValueError(f"gpufleet_operator_values: {'.'.join(path)} can be {' or '.join(allowed)}, not {found!r}")
     _check_vgpu_manager(hosts, wanted["vgpuManager"])
@@ -86,7 +86,7 @@ def operator_values(intents: t.Iterable[t.Mapping[str, t.Any]], options: t.Mappi
 
 def _check_config_name(name: str, values: Values, kept: bool = False) -> None:
     """Does the Device Manager mount the ConfigMap that the profiles are of? Empty is the stock one. ``kept``: by a run of a part of the fleet."""
-    found = _at(values, ("vgpuDeviceManager", "config", "name")) or ""
+    found = at(values, ("vgpuDeviceManager", "config", "name")) or ""
     if ("" if found == STOCK_CONFIG else found) == name:
         return
     who = "a run of a part of the fleet keeps" if kept else "gpufleet_operator_values gives"
@@ -104,7 +104,7 @@ def _check_present(intents: list[t.Mapping[str, t.Any]], kept: Values) -> None:
     """Would the hosts of a limited run ever work under the values that the release keeps?"""
     needs = {"vm-passthrough": ["sandboxWorkloads"], "vm-vgpu": ["sandboxWorkloads", "vgpuManager"]}
     for intent in intents:
-        off = [key for key in needs.get(intent["workload"], []) if _at(kept, (key, "enabled")) is not True]
+        off = [key for key in needs.get(intent["workload"], []) if at(kept, (key, "enabled")) is not True]
         if off and intent.get("limited") and intent.get("state") == "wanted":
             raise ValueError(
                 f"{intent['host']}: as {intent['workload']} it needs {' and '.join(f'{key}.enabled' for key in off)}, which the release has "
@@ -167,7 +167,8 @@ def merged(base: t.Mapping[str, t.Any], top: t.Mapping[str, t.Any]) -> Values:
     return result
 
 
-def _at(values: t.Mapping[str, t.Any], path: t.Sequence[str]) -> t.Any:
+def at(values: t.Mapping[str, t.Any], path: t.Sequence[str]) -> t.Any:
+    """The value under a path of keys, None where there is none."""
     found: t.Any = values
     for key in path:
         found = found.get(key) if isinstance(found, t.Mapping) else None

@@ -86,6 +86,7 @@ def test_one_read_says_what_there_is_and_who_uses_it(api: FakeApi, run_module) -
         "boot_id": "boot-gpu",
         "ready": True,
         "schedulable": True,
+        "taints": [],
         "gpu": True,
         "labels": {WORKLOAD: "vm-passthrough", f"{NFD}pci-10de.present": "true"},
         "annotations": {},
@@ -139,6 +140,50 @@ def test_the_policy_says_which_release_is_the_operators(api: FakeApi, run_module
     item = secret(1, name="nv")
     api.add(f"/api/v1/namespaces/{NAMESPACE}/secrets/{item['metadata']['name']}", item)
     assert run_module(MODULE, api.params)["release"]["name"] == "nv"
+
+
+def deployment(name: str, namespace: str, notes: Json | None = None, **metadata: t.Any) -> Json:
+    return {"metadata": {"name": name, "namespace": namespace, "annotations": notes or {}, **metadata}}
+
+
+def test_a_release_without_a_policy_is_found_by_the_operators_deployment(api: FakeApi, run_module) -> None:
+    fill(api)
+    del api.objects["/apis/nvidia.com/v1/clusterpolicies/cluster-policy"]
+    notes = {"meta.helm.sh/release-name": "nv", "meta.helm.sh/release-namespace": NAMESPACE}
+    api.add(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/gpu-operator", deployment("gpu-operator", NAMESPACE, notes))
+    item = secret(1, name="nv")
+    api.add(f"/api/v1/namespaces/{NAMESPACE}/secrets/{item['metadata']['name']}", item)
+    found = run_module(MODULE, api.params)
+    assert (found["release"]["name"], found["operator"]["policies"]) == ("nv", [])
+    assert found["operator"]["installs"] == [{"namespace": NAMESPACE, "by": "Helm", "release": "nv", "release_namespace": NAMESPACE}]
+
+
+def test_what_no_policy_governs_is_told(api: FakeApi, run_module) -> None:
+    fill(api)
+    by_olm = {"ownerReferences": [{"kind": "ClusterServiceVersion", "name": "gpu-operator-certified.v26.3.0"}]}
+    api.add("/apis/apps/v1/namespaces/n/deployments/gpu-operator", deployment("gpu-operator", "n", **by_olm))
+    api.add("/apis/nvidia.com/v1alpha1/nvidiadrivers/a10", {"metadata": {"name": "a10"}})
+    api.add("/apis/nvidia.com/v1alpha1/gpuclusters/gpu-cluster", {"metadata": {"name": "gpu-cluster"}})
+    for name, package in (("gpu", "gpu-operator-certified"), ("other", "nfd")):
+        path = f"/apis/operators.coreos.com/v1alpha1/namespaces/n/subscriptions/{name}"
+        api.add(path, {"metadata": {"name": name, "namespace": "n"}, "spec": {"name": package}})
+    api.add("/apis/config.openshift.io/v1/clusterversions/version", {"metadata": {"name": "version"}})
+    for name, phase in (("claimed", "Running"), ("over", "Succeeded")):
+        item = vmi(name, "gpu", [])
+        item["spec"]["domain"]["devices"]["gpus"] = [{"name": "a", "claimName": "mine", "requestName": "r"}]
+        item["status"]["phase"] = phase
+        api.add(f"/apis/kubevirt.io/v1/namespaces/ml/virtualmachineinstances/{name}", item)
+    found = run_module(MODULE, api.params)
+    assert not found["failed"], found["msg"]
+    assert found["operator"] == {
+        "installs": [{"namespace": "n", "by": "OLM", "release": None, "release_namespace": None}],
+        "policies": ["cluster-policy"],
+        "drivers": ["a10"],
+        "gpu_clusters": ["gpu-cluster"],
+        "subscriptions": ["n/gpu"],
+        "claims": [{"vmi": "ml/claimed", "claims": ["mine"]}],
+        "openshift": True,
+    }
 
 
 def test_a_server_that_refuses_is_an_error_and_not_an_absence(api: FakeApi, run_module) -> None:

@@ -21,7 +21,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _fleet
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _fleet, _installs
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _node
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._preflight import _data
@@ -508,6 +508,7 @@ def read_cluster(workload: str | None, boot_id: str) -> dict[str, t.Any]:
             kubevirts=[kubevirt],
             policies=[policy] if workload else None,
             releases=[],
+            installs=_installs.Installs([]),
         )
     )
 
