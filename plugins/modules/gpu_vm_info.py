@@ -88,7 +88,21 @@ cause:
     name: in use
     problem: "every node that has nvidia.com/NVIDIA_A10-4Q has too few free, held by gpu02: design/other"
     remedy: Stop one of these, or add devices
+devices:
+  description:
+    - What the VM asks for, from three sides, as RV(gpufleet.kubevirt.kubevirt_permit_info#module:devices) has it. Empty if it has its place.
+  type: list
+  elements: dict
+  returned: always, if the cluster could be read
+  sample:
+    - resource_name: nvidia.com/NVIDIA_A10-4Q
+      permitted: true
+      entries: [{kind: mdev, selector: NVIDIA A10-4Q, external: true}]
+      advertised: {gpu02: 6}
+      requested_by: [VM design/other, VM design/workstation, VMI design/other, VMI design/workstation]
 """
+
+import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -132,6 +146,7 @@ def main() -> None:
         found = _vm_io.wait(client, namespace, name, module.params["wait_timeout"] if waits else 0)
         if not found.placed and waits:
             fleet, _kubevirt = _vm_io.read_fleet(client)  # what stands in the way now, not when the wait began
+        devices = _vm_io.views(client, found.asked) if found.asked and not found.placed else []
     except (_client.ApiError, LookupError) as error:
         module.fail_json(msg=f"{where}: {error.args[0] if isinstance(error, LookupError) else error}.")
     shown = _shown(found, name, namespace)
@@ -142,7 +157,10 @@ def main() -> None:
     cause = None
     if shown is not None and not found.placed:
         cause = _vm_why.cause(found.asked, found.vm, found.vmi, found.pod, fleet)
-    told = {"vm": shown, "cause": vars(cause) if cause else None}
+        if cause.name == "not permitted":
+            sides = " ".join(f"{device['resource_name']} is {_vm_why.sides(device)}." for device in devices if not device["permitted"])
+            cause = dataclasses.replace(cause, problem=f"{cause.problem}. {sides}".rstrip(". "))
+    told = {"vm": shown, "devices": devices, "cause": vars(cause) if cause else None}
     if cause and waits and cause.name != "not to run":
         seconds = module.params["wait_timeout"]
         module.fail_json(msg=f"{where}: it has no place after {seconds} s: {cause.problem}. {cause.remedy}.", **told)

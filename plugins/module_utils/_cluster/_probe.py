@@ -212,18 +212,6 @@ def _remedy(probe: Probe, fleet: Fleet) -> str:
     return f"permitted are {listed}; a VM may use it once permittedHostDevices has an entry with resourceName {probe.resource}"
 
 
-def sides(device: t.Mapping[str, t.Any]) -> str:
-    """Who permits, advertises and asks for a device, as a phrase. ``device``: an entry of the three-way view (kubevirt_permit_info)."""
-    nodes = [f"{node} ({count})" for node, count in device["advertised"].items()]
-    return "; ".join(
-        [
-            f"permitted: {'yes' if device['permitted'] else 'no'}",
-            f"advertised by: {', '.join(nodes) or 'no node'}",
-            f"asked for by: {', '.join(device['requested_by']) or 'nobody'}",
-        ]
-    )
-
-
 def aged(probe: Probe, verdict: Verdict, seconds: float, bound: t.Optional[float], timeout: float) -> Verdict:
     """What a verdict is worth ``seconds`` after it was made, its pod having had a node for ``bound`` seconds (None: it has none)."""
     if verdict.verdict == "denied" and probe.expect == "scheduled" and seconds < min(PERMIT_SECONDS, timeout):

@@ -230,4 +230,4 @@ class Run:
             device = devices.get(self.probes[number].resource)
             if device:
                 verdict = self.verdicts[number]
-                self.verdicts[number] = dataclasses.replace(verdict, explanation=f"{verdict.explanation} ({_probe.sides(device)})")
+                self.verdicts[number] = dataclasses.replace(verdict, explanation=f"{verdict.explanation} ({_vm_why.sides(device)})")

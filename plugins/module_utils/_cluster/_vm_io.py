@@ -19,6 +19,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import 
     _kubevirt_view,
     _licence,
     _operands,
+    _permit_io,
     _unanswered,
     _vm,
     _vm_plan,
@@ -217,3 +218,12 @@ def wait(client: Client, namespace: str, name: str, seconds: float) -> Found:
         if found.placed or found.off or (found.vm is None and found.vmi is None) or time.monotonic() >= deadline:
             return found
         time.sleep(POLL_SECONDS)
+
+
+def views(client: Client, asked: t.Iterable[str]) -> t.List[Object]:
+    """These devices from three sides, as kubevirt_permit_info has them: who permits, advertises and asks for each."""
+    kubevirt = _fleet.kubevirt_of(_fleet.list_if_served(client, _fleet.KUBEVIRTS)) or {}
+    found = _kubevirt_view.view(
+        kubevirt.get("permitted"), client.list("/api/v1/nodes"), _permit_io.users(client), _operands.RESOURCE_PREFIX
+    )
+    return [device for device in found["devices"] if device["resource_name"] in set(asked)]

@@ -147,6 +147,18 @@ def _free(node: Object, asked: Asked) -> bool:
     return all(_left(node, name) >= count for name, count in asked.items())
 
 
+def sides(device: t.Mapping[str, t.Any]) -> str:
+    """Who permits, advertises and asks for a device, as a phrase. ``device``: an entry of the three-way view (kubevirt_permit_info)."""
+    nodes = [f"{node} ({count})" for node, count in device["advertised"].items()]
+    return "; ".join(
+        [
+            f"permitted: {'yes' if device['permitted'] else 'no'}",
+            f"advertised by: {', '.join(nodes) or 'no node'}",
+            f"asked for by: {', '.join(device['requested_by']) or 'nobody'}",
+        ]
+    )
+
+
 def advertised(nodes: t.Iterable[Object]) -> str:
     """What each node offers to VMs and pods, as a phrase."""
     found = [

@@ -12,7 +12,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _probe
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _vm_why
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents._intents import Problem, nodes_of
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._permits._permits import permitted_devices
 
@@ -88,7 +88,7 @@ def _permits(intents: list[Facts], nodes: list[Facts], permits: Facts) -> t.Iter
         device = known.get(name) or {"permitted": False, "entries": [], "advertised": {}, "requested_by": []}
         reason = _not_permitted(kind, entry, device)
         if reason:
-            yield Problem(f"device {name}", f"{reason} ({_probe.sides(device)})", f"{_REPAIR}, which permits it")
+            yield Problem(f"device {name}", f"{reason} ({_vm_why.sides(device)})", f"{_REPAIR}, which permits it")
 
 
 def _not_permitted(kind: str, wanted: Facts, device: Facts) -> str:

@@ -396,6 +396,19 @@ def test_a_vm_that_gets_no_place_is_explained_as_things_are_then(cluster: FakeAp
     assert clock.now == pytest.approx(1005, abs=1)
 
 
+def test_a_refusal_by_kubevirt_is_shown_from_three_sides(cluster: FakeApi, run_module, clock: Clock) -> None:
+    run_module("gpu_vm", arguments(cluster))
+    lose_permits(cluster)
+    message = f"failed to render launch manifest: GPU {VGPU} is not permitted in permittedHostDevices configuration"
+    says = {"type": "Synchronized", "status": "False", "reason": "FailedCreate", "message": message}
+    cluster.add(VMI, {"spec": {"domain": {"devices": {"gpus": G}}}, "status": {"phase": "Pending", "conditions": [says]}})
+    done = run_module("gpu_vm_info", ask(cluster))
+    assert done["cause"]["name"] == "not permitted"
+    assert message in done["cause"]["problem"]
+    assert f"{VGPU} is permitted: no; advertised by: gpu1 (4); asked for by: VM ml/vm, VMI ml/vm" in done["cause"]["problem"]
+    assert [device["advertised"] for device in done["devices"]] == [{"gpu1": 4}]
+
+
 def test_a_vm_that_is_not_to_run_is_not_waited_for(cluster: FakeApi, run_module, clock: Clock) -> None:
     run_module("gpu_vm", arguments(cluster, run_strategy="Halted"))
     done = run_module("gpu_vm_info", ask(cluster, wait=True))
