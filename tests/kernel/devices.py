@@ -24,7 +24,6 @@ IDENTITIES = {
 GPU, AUDIO = "0000:01:00.0", "0000:01:00.1"
 #: A GPU with SR-IOV: an A10, whose VFs are the parents of its vGPUs.
 SRIOV_GPU = "0000:02:00.0"
-SRIOV_VFS = 7
 #: A GPU without SR-IOV: a T4, itself the parent of its vGPUs.
 OLD_GPU = "0000:03:00.0"
 #: A second GPU of the first one's model, alone in its group.
