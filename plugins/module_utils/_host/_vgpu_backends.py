@@ -30,6 +30,7 @@ _PCI = "/sys/bus/pci/devices"
 _MDEV = "/sys/bus/mdev/devices"
 #: Makes the namespace of our UUIDs, so that they say nothing of the machine id (machine-id(5) asks for a keyed hash).
 _KEY = b"gpufleet.kubevirt mediated devices"
+MACHINE_ID = "/etc/machine-id"
 
 
 class Mdev:
@@ -190,9 +191,14 @@ class VendorVfio:
 Backend = t.Union[Mdev, VendorVfio]
 
 
-def namespace(machine_id: str) -> uuid.UUID:
-    """The namespace of this machine's UUIDs: a keyed hash of its machine id, so that no two hosts make the same ones."""
-    return uuid.UUID(bytes=hmac.new(_KEY, machine_id.strip().encode(), hashlib.sha256).digest()[:16])
+def namespace(machine_id: t.Optional[str]) -> t.Optional[uuid.UUID]:
+    """The namespace of this machine's UUIDs: a keyed hash of its machine id, so that no two hosts make the same ones. None without such an id.
+
+    A machine that has not been started yet says ``uninitialized`` (machine-id(5)), and others would say it too.
+    """
+    if not re.fullmatch("[0-9a-fA-F]{32}", machine_id or ""):
+        return None
+    return uuid.UUID(bytes=hmac.new(_KEY, str(machine_id).encode(), hashlib.sha256).digest()[:16])
 
 
 def identity(space: uuid.UUID, parent: str, name: str, ordinal: int) -> str:

@@ -55,11 +55,10 @@ class Run:
         self._vgpus = _vgpu_host.VgpuHost(host, commands, options.timeout, options.backend)
         self._wishes: t.List[Wish] = []
         self._acted = False  #: what is read afterwards is read at once: a VM that came meanwhile is not waited for again
-        machine = (host.quiet("/etc/machine-id") or "").strip()
         self._rules = _vgpu_plan.Rules(
             waits=options.waits and options.checks,
             asks_driver=commands.can_run,
-            space=_vgpu_backends.namespace(machine) if len(machine) == 32 else None,
+            space=_vgpu_backends.namespace(host.quiet(_vgpu_backends.MACHINE_ID)),
         )
 
     def select(self, gpus: t.Sequence[t.Mapping[str, t.Any]], state: str, mixed_size: str) -> t.List[Blocker]:

@@ -24,8 +24,8 @@ def main(arguments: t.Sequence[str]) -> int:
 
 def make(host: Host, commands: Commands, entries: t.Mapping[str, Entry]) -> Missing:
     """Make the vGPUs of these entries, by the address of the GPU; what is missing then."""
-    machine = (host.read_text("/etc/machine-id") or "").strip()
-    rules = _vgpu_plan.Rules(waits=False, asks_driver=commands.can_run, space=_vgpu_backends.namespace(machine) if machine else None)
+    space = _vgpu_backends.namespace(host.quiet(_vgpu_backends.MACHINE_ID))
+    rules = _vgpu_plan.Rules(waits=False, asks_driver=commands.can_run, space=space)
     found: Missing = []
     for backend in sorted({entry["backend"] for entry in entries.values()}):
         vgpus = VgpuHost(host, commands, WRITE, backend)

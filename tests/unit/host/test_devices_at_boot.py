@@ -54,15 +54,16 @@ def entries(host: Node) -> dict[str, t.Any]:
     return found
 
 
-def reboot(host: Node) -> None:
-    """Virtual functions and vGPUs are gone; the driver has come up."""
+def reboot(host: Node, functions: bool = False) -> None:
+    """vGPUs are gone, and virtual functions too unless they have been made again already (``functions``); the driver has come up."""
     for address in (A, B):
         path = host.host.resolve(f"/sys/bus/pci/devices/{address}")
         for device in list(kernel_vgpu.board(host.host, path).vgpus):
             where = f"/sys/bus/mdev/devices/{device}/remove"
             vendor = f"/sys/bus/pci/devices/{device}/nvidia/current_vgpu_type"
             host.host.write_kernel(*((where, "1") if host.host.exists(where.rpartition("/")[0]) else (vendor, "0")))
-        kernel_vgpu.set_functions(host.host, path, 0)
+        if not functions:
+            kernel_vgpu.set_functions(host.host, path, 0)
     host.host.written.clear()
 
 
@@ -281,6 +282,21 @@ def test_a_gpu_at_another_address_is_not_touched(node: Make, capsys: pytest.Capt
     tree._write(host.root, f"{host.host.resolve(f'/sys/bus/pci/devices/{A}')[1:]}/device", "0x20b5\n")
     assert boot(host) == 1 and not host.host.written
     assert f"function {A}: it is 10DE:20B5, and was 10DE:2236" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["uninitialized\n", "", "0123", "z" * 32, "0123456789abcdef" * 3, None])
+def test_without_a_machine_id_no_mediated_device_is_made_at_boot_either(
+    node: Make, capsys: pytest.CaptureFixture[str], text: str | None
+) -> None:
+    host = node()
+    host.run(gpu(("A10-4Q", 1)), persist="boot")
+    reboot(host, functions=True)
+    (host.root / "etc/machine-id").unlink()
+    if text is not None:
+        (host.root / "etc/machine-id").write_text(text)
+    assert boot(host) == 1 and not host.host.written and host.counts() == {}
+    assert f"missing: GPU {A}: the host has no machine id" in capsys.readouterr().err
+    assert "no machine id" in said(host.run(gpu(("A10-4Q", 1)), persist="boot"))
 
 
 def test_it_removes_nothing_at_boot(node: Make) -> None:
