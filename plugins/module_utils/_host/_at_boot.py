@@ -12,11 +12,11 @@ import argparse
 import sys
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _persist
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._persist import Entry
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
+from .._change import Blocker, Change
+from . import _persist
+from ._commands import Commands
+from ._persist import Entry
+from ._sysfs import Host, HostError
 
 WRITE = 60.0  # seconds per kernel write: at boot drivers are slower than later
 

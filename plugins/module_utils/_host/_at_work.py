@@ -10,8 +10,8 @@ import os
 import struct
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import MISSING, Host, HostError, refuse_no_file
+from .._change import Blocker
+from ._sysfs import MISSING, Host, HostError, refuse_no_file
 
 #: Files whose lock a package manager holds while it works: dpkg's and rpm's (the second is where rpm keeps its data since Fedora 36).
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/rpm/.rpm.lock", "/usr/lib/sysimage/rpm/.rpm.lock")

@@ -10,7 +10,7 @@ import fnmatch
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from ._sysfs import Host
 
 #: Where Fedora's GRUB has its entries, and its environment block.
 GRUB_ENTRIES = "/boot/loader/entries"

@@ -17,9 +17,9 @@ import fnmatch
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _modprobe
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from . import _modprobe
+from ._pci import Function
+from ._sysfs import Host
 
 RULES = "/etc/udev/rules.d/40-gpufleet-vfio.rules"
 _HEADER = "# Written by the Ansible collection gpufleet.kubevirt (vfio_bind, persist: boot). Rules of others belong into another file.\n"

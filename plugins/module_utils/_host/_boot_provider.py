@@ -13,11 +13,11 @@ import dataclasses
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _at_work, _cmdline, _disk
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._bootloader import CMDLINE
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
+from .._change import Blocker, Change, Plan
+from . import _at_work, _cmdline, _disk
+from ._bootloader import CMDLINE
+from ._commands import Commands
+from ._sysfs import Host, HostError
 
 MIB = 1 << 20
 #: Seconds that a program may take: update-grub looks at every disk for other systems, and kernel-install may build an initrd.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bls, _cmdline, _grub_files
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from . import _bls, _cmdline, _grub_files
+from ._sysfs import Host
 
 GRUBBY = ("/usr/sbin/grubby", "/usr/bin/grubby", "/sbin/grubby")
 CMDLINE = "/etc/kernel/cmdline"

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from ._sysfs import Host
 
 _ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",

@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import MISSING, Host, HostError, sync_directory
+from ._sysfs import MISSING, Host, HostError, sync_directory
 
 
 def modified(host: Host, path: str) -> float | None:

@@ -9,8 +9,8 @@ import dataclasses
 import json
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
+from ._pci import Function
+from ._sysfs import Host, HostError
 
 PATH = "/var/lib/gpufleet/vfio.json"
 _MODE = 0o600

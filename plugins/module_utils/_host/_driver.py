@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _system
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from . import _system
+from ._sysfs import Host
 
 #: Files that only an installed driver leaves.
 _ANY = ("/usr/bin/nvidia-smi", "/var/lib/dkms/nvidia", "/etc/vulkan/icd.d/nvidia_icd.json")

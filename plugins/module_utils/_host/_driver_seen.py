@@ -12,9 +12,9 @@ import dataclasses
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import NVIDIA
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
+from .._change import Blocker
+from .._device_names import NVIDIA
+from . import (
     _at_work,
     _driver_packages,
     _holders,
@@ -22,9 +22,9 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _modprobe,
     _pci,
 )
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._driver_packages import Package
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from ._commands import Commands
+from ._driver_packages import Package
+from ._sysfs import Host
 
 ASK_SECONDS = 120
 #: Modules of the driver. Others that have NVIDIA's name belong to the kernel (nvidiafb, i2c-nvidia-gpu, nvidia-wmi-ec-backlight).

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import GPU_CLASSES, NVIDIA, plain_type
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import NVSWITCH_CLASS, Function
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._system import Facts, Unknown
+from .._device_names import GPU_CLASSES, NVIDIA, plain_type
+from . import _holders, _pci
+from ._pci import NVSWITCH_CLASS, Function
+from ._sysfs import Host, HostError
+from ._system import Facts, Unknown
 
 _PCI_IDS = ("/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids")
 

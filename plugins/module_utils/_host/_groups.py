@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import NVIDIA
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
+from .._device_names import NVIDIA
+from ._pci import Function
 
 
 def members(found: t.Iterable[Function]) -> t.Dict[str, t.List[Function]]:

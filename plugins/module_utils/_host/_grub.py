@@ -9,10 +9,10 @@ import dataclasses
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _boot_provider, _cmdline, _grub_files
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._boot_provider import Entry, ProgramChange
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._grub_files import (
+from .._change import Blocker, Change, Plan
+from . import _boot_provider, _cmdline, _grub_files
+from ._boot_provider import Entry, ProgramChange
+from ._grub_files import (
     DIRECTORY,
     GENERATOR,
     MAIN,

@@ -13,8 +13,8 @@ import re
 import shlex
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _cmdline
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from . import _cmdline
+from ._sysfs import Host
 
 MAIN = "/etc/default/grub"
 DIRECTORY = "/etc/default/grub.d"

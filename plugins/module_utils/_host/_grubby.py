@@ -14,13 +14,13 @@ import dataclasses
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bls, _boot_provider, _cmdline, _grub, _grub_files
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._bls import GRUB_ENVIRONMENT as ENVIRONMENT
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._boot_provider import Entry, ProgramChange
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._bootloader import CMDLINE, first
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._bootloader import GRUBBY as PROGRAMS
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._grub_files import MAIN, NotComputable
+from .._change import Blocker, Change, Plan
+from . import _bls, _boot_provider, _cmdline, _grub, _grub_files
+from ._bls import GRUB_ENVIRONMENT as ENVIRONMENT
+from ._boot_provider import Entry, ProgramChange
+from ._bootloader import CMDLINE, first
+from ._bootloader import GRUBBY as PROGRAMS
+from ._grub_files import MAIN, NotComputable
 
 EDITENV = ("/usr/bin/grub2-editenv", "/usr/sbin/grub2-editenv")
 

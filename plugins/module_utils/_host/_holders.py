@@ -14,8 +14,8 @@ import dataclasses
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _pci
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
+from . import _pci
+from ._sysfs import Host, HostError
 
 #: Directories of a device in which its nodes have a ``dev`` file, and how deep below.
 _NODE_CLASSES = (("drm", 1), ("vfio-dev", 1), ("sound", 2))

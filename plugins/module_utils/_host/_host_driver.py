@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _driver_seen, _holders, _initramfs
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._driver_seen import Seen
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
+from .._change import Blocker, Change, Plan
+from . import _driver_seen, _holders, _initramfs
+from ._commands import Commands
+from ._driver_seen import Seen
+from ._sysfs import Host, HostError
 
 REMOVE_SECONDS = 1200
 STOP_SECONDS = 90

@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _disk, _modprobe
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from .._change import Blocker
+from . import _disk, _modprobe
+from ._commands import Commands
+from ._sysfs import Host
 
 BUILD_SECONDS = 900
 LIST_SECONDS = 120

@@ -10,7 +10,7 @@ import os
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import MISSING, Host, HostError
+from ._sysfs import MISSING, Host, HostError
 
 PATH = "/dev/kmsg"
 #: By a name of our own.

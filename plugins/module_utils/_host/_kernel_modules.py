@@ -12,9 +12,9 @@ import dataclasses
 import posixpath
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import NVIDIA
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
+from .._change import Blocker, Change, Plan
+from .._device_names import NVIDIA
+from . import (
     _at_work,
     _bootloader,
     _cmdline,
@@ -24,8 +24,8 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _modprobe_wish,
     _pci,
 )
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
+from ._commands import Commands
+from ._sysfs import Host, HostError
 
 #: Drivers whose name on the PCI bus is another than their module's.
 _MODULE_OF = {"NovaCore": "nova_core"}

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _cmdline, _modprobe, _system
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
+from . import _cmdline, _modprobe, _system
+from ._sysfs import Host, HostError
 
 #: Modules that a GPU host needs from its distribution, or that may take a GPU at boot. Names as sysfs spells them.
 LOADABLE = ("mdev", "nouveau", "nova_core", "nvidiafb", "vfio_pci")

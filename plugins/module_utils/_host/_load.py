@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 import subprocess
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
+from . import _kernel
+from ._sysfs import Host, HostError
 
 
 def load(host: Host, modprobe: str, driver: str, timeout: float) -> None:

@@ -9,8 +9,8 @@ import dataclasses
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._modprobe import Directive, canonical, loads_nothing, parameters
+from .._change import Blocker
+from ._modprobe import Directive, canonical, loads_nothing, parameters
 
 OWN_LOAD = "/etc/modules-load.d/gpufleet.conf"
 _HEADER = "# Written by the Ansible collection gpufleet.kubevirt. What others need belongs into another file.\n"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
+from . import (
     _bootloader,
     _cmdline,
     _driver,
@@ -17,7 +17,7 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _pci,
     _system,
 )
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from ._sysfs import Host
 
 
 def read(host: Host) -> _system.Facts:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
+from .._change import Blocker
+from ._sysfs import Host, HostError
 
 #: NVIDIA/vgpu-device-manager, cmd/nvidia-k8s-vgpu-dm; the kernel cuts a process's name at 15 characters.
 _DEVICE_MANAGER = "nvidia-k8s-vgpu-dm"[:15]

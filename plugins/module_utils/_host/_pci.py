@@ -12,8 +12,8 @@ import posixpath
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import GPU_CLASSES, NVIDIA
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from .._device_names import GPU_CLASSES, NVIDIA
+from ._sysfs import Host
 
 _DEVICES = "/sys/bus/pci/devices"
 NVSWITCH_CLASS = "0680"

@@ -13,15 +13,16 @@ import ast
 import dataclasses
 import hashlib
 import importlib.machinery
+import importlib.util
 import json
 import sys
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _boot_loop
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._boot_loop import KINDS, WAIT
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
+from .._change import Blocker, Change, Plan
+from . import _boot_loop
+from ._boot_loop import KINDS, WAIT
+from ._commands import Commands
+from ._sysfs import Host, HostError
 
 UNIT = "gpufleet-devices.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
@@ -101,9 +102,8 @@ def code_files(kind: str, program: str) -> t.Dict[str, str]:
             continue
         found[name] = _source(name)
         for node in ast.parse(found[name]).body:  # ours import at the top of a file only
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(_BASE):
-                inner = [f"{node.module}.{alias.name}" for alias in node.names]
-                todo += [module if module in sys.modules else node.module for module in inner]
+            if isinstance(node, ast.ImportFrom):
+                todo += _imported(node, name.rpartition(".")[0])
     directory = code_of(kind)
     files = {f"{directory}/{name.replace('.', '/')}.py": text for name, text in found.items()}
     for path in list(files):
@@ -114,6 +114,13 @@ def code_files(kind: str, program: str) -> t.Dict[str, str]:
     files[f"{directory}/{_boot_loop.ATTEMPT}"] = f"import sys\n\nfrom {program} import main\n\nsys.exit(main(sys.argv[1:]))\n"
     files[PROGRAM] = _source(_boot_loop.__name__)
     return files
+
+
+def _imported(node: ast.ImportFrom, package: str) -> t.List[str]:
+    """The modules of ours that a statement imports from, none if it means others."""
+    source = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+    inner = [f"{source}.{alias.name}" for alias in node.names]
+    return [module if module in sys.modules else source for module in inner] if source.startswith(_BASE) else []
 
 
 def _source(name: str) -> str:

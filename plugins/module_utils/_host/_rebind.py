@@ -14,10 +14,10 @@ import errno
 import time
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _boot_binding, _displaced, _holders, _pci, _vfio, _vfio_plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError, KernelError, KernelTimeout
+from .._change import Blocker, Change, Plan
+from . import _boot_binding, _displaced, _holders, _pci, _vfio, _vfio_plan
+from ._pci import Function
+from ._sysfs import Host, HostError, KernelError, KernelTimeout
 
 _PROBE = "/sys/bus/pci/drivers_probe"
 _NONE = "\n"  # what clears driver_override

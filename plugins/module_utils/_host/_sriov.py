@@ -12,9 +12,9 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY, Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._holders import Holder
+from .. import _device_names
+from .._change import KNOWN_AFTER_APPLY, Blocker, Change, Plan
+from ._holders import Holder
 
 SRIOV_MANAGE = "/usr/lib/nvidia/sriov-manage"
 MAX = "max"

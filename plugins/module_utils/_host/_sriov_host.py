@@ -9,11 +9,11 @@ import errno
 import time
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _kernel_log, _pci, _sriov
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sriov import Physical, Virtual
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError, KernelError, KernelTimeout
+from .._change import Blocker, Change
+from . import _holders, _kernel_log, _pci, _sriov
+from ._commands import Commands
+from ._sriov import Physical, Virtual
+from ._sysfs import Host, HostError, KernelError, KernelTimeout
 
 #: sriov-manage races with the driver's start and may end with 0 although it failed, so that sysfs decides, and it gets so many attempts.
 _ATTEMPTS = 3

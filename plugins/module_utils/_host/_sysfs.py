@@ -17,7 +17,7 @@ import stat
 import tempfile
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel
+from . import _kernel
 
 _MAX_LINKS = 40
 MISSING = (errno.ENOENT, errno.ENOTDIR)

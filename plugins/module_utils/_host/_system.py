@@ -12,9 +12,9 @@ import os
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _kernel_log
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._holders import is_qemu, unseen
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
+from . import _kernel_log
+from ._holders import is_qemu, unseen
+from ._sysfs import Host, HostError
 
 #: Modules that a GPU host's set-up depends on, or that stand in its way.
 MODULES = (

@@ -11,10 +11,10 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _bls, _boot_provider, _cmdline, _disk
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._boot_provider import Entry, ProgramChange
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._bootloader import CMDLINE, first
+from .._change import Blocker, Change, Plan
+from . import _bls, _boot_provider, _cmdline, _disk
+from ._boot_provider import Entry, ProgramChange
+from ._bootloader import CMDLINE, first
 
 VENDOR_CMDLINE = "/usr/lib/kernel/cmdline"
 PROGRAMS = ("/usr/bin/kernel-install", "/bin/kernel-install", "/usr/sbin/kernel-install")

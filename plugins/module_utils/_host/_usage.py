@@ -13,8 +13,8 @@ import posixpath
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError
+from ._pci import Function
+from ._sysfs import Host, HostError
 
 _UP = 0x1  # IFF_UP, include/uapi/linux/if.h
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import NVIDIA
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
+from .._device_names import NVIDIA
+from . import (
     _boot_binding,
     _displaced,
     _groups,
@@ -18,8 +18,8 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _pci,
     _usage,
 )
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._pci import Function
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from ._pci import Function
+from ._sysfs import Host
 
 DRIVERS = "/sys/bus/pci/drivers"
 

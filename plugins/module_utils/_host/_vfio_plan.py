@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY, Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _boot_binding
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._boot_binding import Rule
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vfio import Member, Seen, Unit, Wish, driver_of
+from .._change import KNOWN_AFTER_APPLY, Blocker, Change, Plan
+from . import _boot_binding
+from ._boot_binding import Rule
+from ._vfio import Member, Seen, Unit, Wish, driver_of
 
 BIND, RELEASE, LOAD = "bind", "release", "load"
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _at_boot, _sriov
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._at_boot import WRITE, Missing, lines, made
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._persist import Entry
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sriov_host import SriovHost
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
+from .._change import Blocker, Change
+from . import _at_boot, _sriov
+from ._at_boot import WRITE, Missing, lines, made
+from ._commands import Commands
+from ._persist import Entry
+from ._sriov_host import SriovHost
+from ._sysfs import Host
 
 KIND = "sriov_vfs"
 

@@ -14,8 +14,8 @@ import dataclasses
 import re
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import plain_type
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._holders import Holder
+from .._device_names import plain_type
+from ._holders import Holder
 
 _MIG_BACKED = re.compile(r"[A-Za-z0-9]+-([1-9])-\d+[ABCQ](ME)?")
 _SIZE = re.compile(r"-(\d+)[ABCQ](ME|4)?$")

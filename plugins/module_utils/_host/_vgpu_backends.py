@@ -21,9 +21,9 @@ import re
 import typing as t
 import uuid
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _pci
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, KernelError
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Vgpu, VgpuType, size_mib
+from . import _pci
+from ._sysfs import Host, KernelError
+from ._vgpu import Vgpu, VgpuType, size_mib
 
 MEMORY = "/var/lib/gpufleet/vgpu_types.json"
 _PCI = "/sys/bus/pci/devices"

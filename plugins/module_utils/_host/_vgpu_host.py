@@ -11,13 +11,13 @@ import re
 import time
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _holders, _pci, _vgpu_plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host, HostError, KernelError, KernelTimeout
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Gpu, Vgpu
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu_backends import Backend, Mdev, VendorVfio
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu_wish import GpuName
+from .._change import Blocker, Change
+from . import _holders, _pci, _vgpu_plan
+from ._commands import Commands
+from ._sysfs import Host, HostError, KernelError, KernelTimeout
+from ._vgpu import Gpu, Vgpu
+from ._vgpu_backends import Backend, Mdev, VendorVfio
+from ._vgpu_wish import GpuName
 
 NVIDIA_SMI = "nvidia-smi"
 _MODE = re.compile(r"^\s*vGPU Heterogeneous Mode\s*:\s*(\w+)", re.MULTILINE)

@@ -12,10 +12,10 @@ import dataclasses
 import typing as t
 import uuid
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY, Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _vgpu_backends, _vgpu_wish
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Gpu, Placed, Vgpu, VgpuType, size_mib, verdict
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu_wish import TypeWish, Wish
+from .._change import KNOWN_AFTER_APPLY, Blocker, Change, Plan
+from . import _vgpu_backends, _vgpu_wish
+from ._vgpu import Gpu, Placed, Vgpu, VgpuType, size_mib, verdict
+from ._vgpu_wish import TypeWish, Wish
 
 CREATE, REMOVE, SET = "create", "remove", "set"
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change, Plan
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._device_names import plain_type
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
+from .._change import Blocker, Change, Plan
+from .._device_names import plain_type
+from . import (
     _owners,
     _persist,
     _vgpu_backends,
@@ -18,11 +18,11 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import (
     _vgpu_plan,
     _vgpu_wish,
 )
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Gpu
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu_wish import Wish
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpus_at_boot import KIND
+from ._commands import Commands
+from ._sysfs import Host
+from ._vgpu import Gpu
+from ._vgpu_wish import Wish
+from ._vgpus_at_boot import KIND
 
 
 @dataclasses.dataclass(frozen=True)

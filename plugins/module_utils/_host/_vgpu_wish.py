@@ -9,9 +9,9 @@ import dataclasses
 import difflib
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu import Gpu, VgpuType
+from .. import _device_names
+from .._change import Blocker
+from ._vgpu import Gpu, VgpuType
 
 _NEAREST = 3
 _SELECTORS = ("address", "index", "vendor_device")

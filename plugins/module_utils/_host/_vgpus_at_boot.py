@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker, Change
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host import _at_boot, _vgpu_backends, _vgpu_plan, _vgpu_wish
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._at_boot import WRITE, Missing, made
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._commands import Commands
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._persist import Entry
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._sysfs import Host
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._host._vgpu_host import VgpuHost
+from .._change import Blocker, Change
+from . import _at_boot, _vgpu_backends, _vgpu_plan, _vgpu_wish
+from ._at_boot import WRITE, Missing, made
+from ._commands import Commands
+from ._persist import Entry
+from ._sysfs import Host
+from ._vgpu_host import VgpuHost
 
 KIND = "mdev_create"
 

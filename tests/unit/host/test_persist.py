@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import typing as t
@@ -208,6 +209,25 @@ def test_a_list_that_changed_meanwhile_into_none_of_ours_stops_before_the_files(
     (root / "etc/gpufleet/devices.json").write_text("{")
     assert [blocker.target for blocker in here.apply(made.changes, ())] == ["file /etc/gpufleet/devices.json"]
     assert set(found(root)) == {"etc/gpufleet/devices.json"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "modules"),
+    [
+        ("from . import _boot_loop, _sysfs", ["_host._boot_loop", "_host._sysfs"]),
+        ("from ._sysfs import Host", ["_host._sysfs"]),
+        ("from .. import _change", ["_change"]),
+        ("from .._change import Plan, Change", ["_change", "_change"]),
+        (f"from {_persist._BASE}._host import _boot_loop", ["_host._boot_loop"]),
+        (f"from {_persist._BASE}._change import Plan", ["_change"]),
+        ("from __future__ import annotations", []),
+        ("from os import path", []),
+    ],
+)
+def test_what_a_module_imports_of_ours_goes_with_it(statement: str, modules: list[str]) -> None:
+    node = ast.parse(statement).body[0]
+    assert isinstance(node, ast.ImportFrom)
+    assert _persist._imported(node, f"{_persist._BASE}._host") == [f"{_persist._BASE}.{module}" for module in modules]
 
 
 def test_a_module_without_its_source_cannot_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
