@@ -77,11 +77,13 @@ in-core219:
 bench: ## what the collection costs here: seconds of modules, bytes sent, one call beside a loop of tasks
 	@$(IN) python -m tests.benchmark.bench
 
-soak: ## a shard of the long campaigns, SHARD=i/n: small faults in the files that decide, each noticed by a unit test; all mixes of all GPUs; plans of many fleets; in the first shard, the long stories on the lab
+soak: ## a shard of the long campaigns, SHARD=i/n: small faults in the files that decide, each noticed by a unit test; all mixes of all GPUs; plans of many fleets; site.yml under the lab's faults and on its other fleets; in the first shard, the other long stories on the lab
 	@$(IN) python -m tests.soak.placement --shard '$(or $(SHARD),1/1)'
 	@$(IN) python -m tests.soak.planning --shard '$(or $(SHARD),1/1)'
 	@$(IN) python -m tests.soak.mutation --shard '$(or $(SHARD),1/1)'
 	@case '$(or $(SHARD),1/1)' in 1/*) GPUFLEET_LONG=1 $(IN) python -m pytest -q tests/thread/test_vgpu_config.py ;; esac
+	@GPUFLEET_LONG=1 GPUFLEET_SHARD='$(or $(SHARD),1/1)' $(IN) python -m pytest -q tests/thread/test_faults.py
+	@GPUFLEET_LONG=1 GPUFLEET_SHARD='$(or $(SHARD),1/1)' $(IN) python -m pytest -q tests/thread/test_profiles.py
 
 lab-up: check-demo ## start the embedded lab
 	@$(IN) python tests/lab/lab.py up

@@ -189,6 +189,10 @@ FAULTS: dict[str, Fault] = {
     ),
 }
 
+#: How long operands of the lab take, at the most, to do what a fault has kept them from. Until then a node may be in the middle of a change,
+#: which the next run refuses, as it should.
+SECONDS_AFTER = 20
+
 
 def chosen(names: Iterable[str]) -> list[str]:
     """Names as they are recorded: each once, in order; ``none`` alone is no fault. LabError for a name that is none."""

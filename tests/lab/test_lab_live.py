@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab import kubevirt, lifecycle, nodes, processes
+from tests.lab import kubevirt, lifecycle, nodes, processes, switch
 from tests.lab.api import Api, ApiError
 from tests.lab.layout import CHECKOUT, Layout
 
@@ -201,6 +202,58 @@ def test_rebooting_what_is_no_host_of_the_lab_names_those_that_are(layout: Layou
         done = lab(layout, "reboot", name)
         assert done.returncode == 1
         assert "gpu-container-0" in done.stderr
+
+
+# ------------------------------------------------------------------ faults
+
+
+@pytest.fixture
+def switched(layout: Layout, fresh: Api) -> Iterator[Callable[..., Api]]:
+    """Switches faults; the playbooks' client, as their kubeconfig then has it. In the end there are none."""
+
+    def to(*names: str) -> Api:
+        done = lab(layout, "fault", *names)
+        assert done.returncode == 0, done.stderr
+        [server] = re.findall(r"server: https://127\.0\.0\.1:(\d+)", layout.kubeconfig("operator").read_text())
+        return Api(layout, int(server), "operator")
+
+    yield to
+    direct = to("none")
+    assert direct.get("/version")["major"] == "1"
+    assert "fault-proxy" not in processes.running(layout)
+    assert lab(layout, "status").returncode == 0
+
+
+def test_faults_of_the_api_stand_between_the_playbooks_and_the_api_server_and_nobody_else(
+    layout: Layout, switched: Callable[..., Api], fresh: Api
+) -> None:
+    node = f"{nodes.NODES}/{nodes.STRANGER}"
+    through = switched("api-conflict", "sticky-pause")
+    offset = layout.audit.stat().st_size
+    through.patch(node, {"metadata": {"labels": {"seen": "1"}}})
+    with pytest.raises(ApiError, match="409: Operation cannot be fulfilled"):
+        through.patch(node, {"metadata": {"labels": {"seen": "2"}}})
+    assert fresh.get(node)["metadata"]["labels"]["seen"] == "1"
+    with open(layout.audit) as file:
+        file.seek(offset)
+        assert [json.loads(line)["user"]["username"] for line in file if '"gpufleet"' in line] == ["gpufleet"]
+    assert switch.active(layout) == ["api-conflict", "sticky-pause"] and lab(layout, "status").returncode == 0
+    for identity in ("admin", None):
+        with pytest.raises(ApiError, match="no answer"):
+            Api(layout, layout.read()["ports"]["fault-proxy"], identity).get("/version")
+
+
+def test_a_webhook_that_is_down_stops_the_playbooks_and_not_the_lab(switched: Callable[..., Api], fresh: Api) -> None:
+    user = switched("webhook-down")
+    change = {"spec": {"configuration": {"permittedHostDevices": {"pciHostDevices": []}}}}
+    with pytest.raises(ApiError, match=r"failed calling webhook.*connection refused"):
+        user.patch(kubevirt.OBJECT, change)
+    fresh.patch(kubevirt.OBJECT, change)
+
+
+def test_a_fault_that_is_none_is_refused_with_those_that_are(layout: Layout, switched: Callable[..., Api]) -> None:
+    done = lab(layout, "fault", "gremlins")
+    assert done.returncode == 1 and "gremlins is not known. Known: none, no-nfd" in done.stderr
 
 
 def test_a_reset_leaves_nothing_of_what_was_made(layout: Layout, fresh: Api) -> None:

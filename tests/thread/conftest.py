@@ -42,6 +42,16 @@ CONTROLLER_ONLY = {
 }
 
 
+#: For stories that are no part of make lab-test.
+LONG = pytest.mark.skipif(not os.environ.get("GPUFLEET_LONG"), reason="takes minutes: GPUFLEET_LONG=1, as make soak does it")
+
+
+def share(names: t.Sequence[str]) -> list[str]:
+    """Those of a table that this shard of make soak tries: every n-th from the i-th on, for GPUFLEET_SHARD=i/n; without it all."""
+    number, _slash, of = (os.environ.get("GPUFLEET_SHARD") or "1/1").partition("/")
+    return list(names)[int(number) - 1 :: int(of)]
+
+
 @dataclasses.dataclass
 class Run:
     """One run of ansible-playbook: its exit code, its output and what the tasks returned."""
@@ -102,6 +112,7 @@ class Lab:
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, str(CHECKOUT / "tests" / "lab" / "lab.py"), *arguments],
+            env={**os.environ, "GPUFLEET_LAB_DIR": str(self.dir)},
             check=check,
             capture_output=True,
             text=True,

@@ -22,7 +22,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT))
 
-from tests.lab.faults import FAULTS, chosen
+from tests.lab.faults import FAULTS, SECONDS_AFTER, chosen
 from tests.lab.layout import LabError
 
 LAB = [sys.executable, str(CHECKOUT / "tests" / "lab" / "lab.py")]
@@ -102,6 +102,8 @@ def with_fault(name: str) -> tuple[list[str], float, float]:
     wrong, second = judge_fault(name, code, recap, output), 0.0
     lab("fault", "none")
     if not wrong:
+        if fault.where == "operand":
+            time.sleep(SECONDS_AFTER)
         say("site.yml, second run, without the fault: it has to converge")
         code, recap, second, _output = site()
         wrong = judge(code, recap, unchanged=False)
