@@ -27,6 +27,8 @@ def blocker(
     target: str, error: _client.ApiError, remedy: str, stops: t.Literal["all", "target"] = "all", note: str = ""
 ) -> _change.Blocker:
     """The Blocker of a write that failed; ``note`` goes after what the server said."""
+    if "failed calling webhook" in error.message:
+        remedy = "See whether the pods run that serve this webhook (of KubeVirt: virt-operator and virt-api), and run again"
     kind = Unanswered if error.unknown else _change.Blocker
     return kind(target, f"{error}{note}", remedy, stops)
 

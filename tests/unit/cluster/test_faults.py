@@ -149,6 +149,12 @@ def test_a_fault_that_lasts_is_named_and_the_run_after_it_converges(trial: Trial
     trial.converges()
 
 
+@pytest.mark.parametrize("trial", [case for case in CASES if case.name == "permit"], indirect=True, ids=["permit"])
+def test_of_a_webhook_that_is_down_it_is_said_who_serves_it(trial: Trial) -> None:
+    trial.relay.have(Counter({"webhook-down": RULES["webhook-down"]}))
+    assert "of KubeVirt: virt-operator and virt-api" in trial.run()["msg"]
+
+
 class DownAfterWrite(Counter):
     """From the answer of the first write on the API server is away."""
 
