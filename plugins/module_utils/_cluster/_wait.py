@@ -16,7 +16,7 @@ import dataclasses
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _operands
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _operands, _rollout
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._operands import Object, labels
 
 CONTAINER_RESOURCE = "nvidia.com/gpu"
@@ -146,14 +146,6 @@ def _has_deploy_labels(case: Case) -> Unmet | None:
     return None
 
 
-def _newest(snapshot: Snapshot, daemonset: Object) -> str | None:
-    """The revision hash that pods of this DaemonSet should carry."""
-    uid = daemonset["metadata"].get("uid")
-    own = [r for r in snapshot.revisions if any(o.get("uid") == uid for o in r["metadata"].get("ownerReferences") or [])]
-    newest = max(own, key=lambda r: int(r.get("revision") or 0), default=None)
-    return None if newest is None else labels(newest).get("controller-revision-hash")
-
-
 def _has_operands(case: Case) -> Unmet | None:
     for operand in case.required:
         # More than one where there is one per OS or kernel.
@@ -178,7 +170,7 @@ def _pod_unmet(snapshot: Snapshot, pod: Object, daemonset: t.Optional[Object]) -
         return Unmet(f"pod {name} belongs to a DaemonSet that is gone")
     if ((daemonset.get("status") or {}).get("observedGeneration") or 0) < (daemonset["metadata"].get("generation") or 0):
         return Unmet(f"DaemonSet {daemonset['metadata']['name']} was changed a moment ago", "its controller has not seen it yet")
-    wanted = _newest(snapshot, daemonset)
+    wanted = _rollout.newest(snapshot.revisions, daemonset)
     if wanted and labels(pod).get("controller-revision-hash") != wanted:
         strategy = ((daemonset.get("spec") or {}).get("updateStrategy") or {}).get("type")
         cause = (

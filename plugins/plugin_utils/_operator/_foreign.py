@@ -12,7 +12,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents._intents import Problem
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator._values import at
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator._mappings import at
 
 Facts = t.Mapping[str, t.Any]
 

@@ -13,7 +13,7 @@ import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents._intents import Problem
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator import _foreign, _toggles
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator._values import at, merged
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator._mappings import at, merged
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._plain import plain
 
 Facts = t.Mapping[str, t.Any]
@@ -31,7 +31,7 @@ def operator_step(wanted: Facts, fleet: Facts, options: Facts | None = None) -> 
 
     ``wanted``: the Helm values of ``operator_values``. ``fleet``: what ``gpu_fleet_info`` returned. ``options``: ``release`` and ``namespace``
     as the user gave them (empty: the one that is there), ``version`` of the chart (empty: not known), ``defaults`` (the chart's own values, or
-    nothing), ``limited``.
+    nothing), ``limited``, ``undecided`` (top-level keys of which ``wanted`` does not say all yet).
 
     ``step`` is ``install``, ``adopt`` (``first`` are the values of its first write: those of the release and ``OnDelete``, nothing else), ``change``,
     ``converged``, or ``leave`` (OLM's). ``changed`` are the dotted keys whose value is to change. Nothing may be written if there are ``problems``.
@@ -52,7 +52,11 @@ def operator_step(wanted: Facts, fleet: Facts, options: Facts | None = None) -> 
             if at(values, STRATEGY) != ON_DELETE:
                 found["step"] = "adopt"
                 found["first"] = merged(values, {STRATEGY[0]: {STRATEGY[1]: ON_DELETE}})
-            problems += [*_kept(present, options, found), *_lost(present, wanted, found), *_edited(fleet, found)]
+            problems += [
+                *_kept(present, options, found),
+                *_lost(present, wanted, found, options.get("undecided") or ()),
+                *_edited(fleet, found),
+            ]
             problems += _toggles.disturbing(wanted, fleet, options.get("defaults") or {})
     return {**found, "problems": [problem._asdict() for problem in problems], "text": text(problems)}
 
@@ -132,8 +136,8 @@ def _kept(present: Facts, options: Facts, found: Facts) -> t.Iterator[Problem]:
         yield Problem(_named(present), problem, "Run site.yml once without --limit")
 
 
-def _lost(present: Facts, wanted: Facts, found: Facts) -> t.Iterator[Problem]:
-    keys = lost(present["values"], wanted)
+def _lost(present: Facts, wanted: Facts, found: Facts, undecided: t.Collection[str]) -> t.Iterator[Problem]:
+    keys = [key for key in lost(present["values"], wanted) if key.partition(".")[0] not in undecided]
     if found["step"] == "adopt" and keys:
         problem = f"whoever installed it gave it values that the inventory does not have: {', '.join(keys)}"
         yield Problem(_named(present), problem, "Put them into gpufleet_operator_values, or take them out of the release")

@@ -13,7 +13,7 @@ import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _installs
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents._intents import Problem
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator._values import at
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator._mappings import at
 
 Facts = t.Mapping[str, t.Any]
 

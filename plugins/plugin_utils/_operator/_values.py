@@ -9,22 +9,11 @@
 
 from __future__ import annotations
 
-import copy
-import difflib
 import typing as t
 
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator import _chart, _taints
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator._mappings import Values, at, merged, nested
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._plain import plain
-
-Values = t.Dict[str, t.Any]
-
-#: Top-level keys of the chart's values.yaml (NVIDIA/gpu-operator v26.7.0).
-CHART_KEYS = frozenset(
-    """
-    ccManager cdi clusterPolicy daemonsets dcgm dcgmExporter devicePlugin draDriver driver extraObjects fullnameOverride gdrcopy gds gfd global
-    gpuCluster hostPaths kataManager kataSandboxDevicePlugin mig migManager nameOverride nfd node-feature-discovery nodeStatusExporter operator
-    platform psa psp sandboxDevicePlugin sandboxWorkloads toolkit validator vfioManager vgpuDeviceManager vgpuManager
-    """.split()  # noqa: SIM905
-)
 
 #: Path, the value that it must keep, and what another one would do.
 MUST_KEEP: tuple[tuple[tuple[str, ...], t.Any, str], ...] = (
@@ -50,7 +39,11 @@ _IMAGE = {"repository": "gpufleet_registry", "image": "gpufleet_operator_values"
 
 
 def operator_values(intents: t.Iterable[t.Mapping[str, t.Any]], options: t.Mapping[str, t.Any] | None = None) -> Values:
-    """The values. ``options``: ``registry, vgpu_version, pull_secret, vgpu_config_name, values, present``. Raises ValueError for what cannot be."""
+    """The values. ``options``: ``registry, vgpu_version, pull_secret, vgpu_config_name, values, present, openshift,
+    chart_values, release_values, nodes`` (those of ``gpu_fleet_info``).
+
+    Raises ValueError for what cannot be.
+    """
     options = options or {}
     intents = list(intents)
     own = plain(options.get("values") or {})
@@ -58,7 +51,11 @@ def operator_values(intents: t.Iterable[t.Mapping[str, t.Any]], options: t.Mappi
     base = _base(bool(hosts), options)
     if hosts and options.get("vgpu_config_name"):
         base["vgpuDeviceManager"] = {"config": {"name": str(options["vgpu_config_name"])}}
-    _check_keys(own, base)
+    chart = plain(options["chart_values"]) if options.get("chart_values") else None
+    taints = _taints.taints_of(intents, options.get("nodes") or [])
+    for path, wanted_list in _taints.tolerations(taints, plain(options.get("release_values") or {}), chart or {}).items():
+        base = merged(base, nested(path, wanted_list))
+    _check_keys(own, base, chart)
     wanted = merged(base, own)
     for path, value, why in MUST_KEEP:
         found = at(wanted, path)
@@ -112,14 +109,16 @@ def _check_present(intents: list[t.Mapping[str, t.Any]], kept: Values) -> None:
             )
 
 
-def _check_keys(own: t.Any, base: Values) -> None:
+def _check_keys(own: t.Any, base: Values, chart: t.Mapping[str, t.Any] | None) -> None:
     if not isinstance(own, dict):
         raise ValueError(f"gpufleet_operator_values: Helm values are a mapping, not {own!r}")
+    unknown = _chart.unknown_keys(merged(base, own), chart)
+    if unknown:
+        keys = "no key" if len(unknown) == 1 else "none of these keys:"
+        raise ValueError(
+            f"gpufleet_operator_values: the chart has {keys} {', '.join(unknown)}, and would ignore {'it' if len(unknown) == 1 else 'them'}"
+        )
     for key, value in own.items():
-        if key not in CHART_KEYS:
-            near = ", ".join(difflib.get_close_matches(str(key), sorted(CHART_KEYS), n=2))
-            hint = f" (nearest: {near})" if near else ""
-            raise ValueError(f"gpufleet_operator_values: the chart has no key {key!r}{hint}, and would ignore it")
         if key in base and not isinstance(value, dict):
             raise ValueError(f"gpufleet_operator_values: {key} is a mapping, not {value!r}")
 
@@ -146,6 +145,7 @@ def _base(vgpu: bool, options: t.Mapping[str, t.Any]) -> Values:
         "daemonsets": {"updateStrategy": "OnDelete"},
         "ccManager": {"enabled": False},
         "vgpuManager": {"enabled": False},
+        **({"platform": {"openshift": True}} if options.get("openshift") else {}),
     }
     if vgpu:
         values["vgpuManager"] = {
@@ -156,20 +156,3 @@ def _base(vgpu: bool, options: t.Mapping[str, t.Any]) -> Values:
             **({"imagePullSecrets": [str(options["pull_secret"])]} if options.get("pull_secret") else {}),
         }
     return values
-
-
-def merged(base: t.Mapping[str, t.Any], top: t.Mapping[str, t.Any]) -> Values:
-    """``top`` over ``base``: mappings key by key, anything else as a whole."""
-    result = copy.deepcopy(dict(base))
-    for key, value in top.items():
-        below = result.get(key)
-        result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, t.Mapping) else copy.deepcopy(value)
-    return result
-
-
-def at(values: t.Mapping[str, t.Any], path: t.Sequence[str]) -> t.Any:
-    """The value under a path of keys, None where there is none."""
-    found: t.Any = values
-    for key in path:
-        found = found.get(key) if isinstance(found, t.Mapping) else None
-    return found

@@ -89,6 +89,11 @@ def _wait(api: FakeApi) -> Scene:
     return Scene(lambda result: [n["met"] for n in result["nodes"]] == [True], lambda: _meta(api, "/api/v1/nodes/a"))
 
 
+def _rollout(api: FakeApi) -> Scene:
+    fill(api, Settled("vm-vgpu"))
+    return Scene(lambda result: result["pending"] == [] and len(result["daemonsets"]) > 0, lambda: _meta(api, "/api/v1/nodes/a"))
+
+
 def _fleet(api: FakeApi) -> Scene:
     api.add("/api/v1/namespaces/kube-system")
     fill(api, Settled("vm-vgpu"))
@@ -166,6 +171,9 @@ CASES = [
     Case("permit", "kubevirt_permit", _permit, {"pci_devices": [PERMITTED]}, (("PATCH", KUBEVIRT),)),
     Case("permit-info", "kubevirt_permit_info", _permit_info, {}, (_NODES,), writes=False),
     Case("wait", "gpu_operator_wait", _wait, {"nodes": _SETTLED, "settle": 2}, (_NODES,), writes=False),
+    Case(
+        "rollout", "gpu_operator_rollout_info", _rollout, {}, (("GET", f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"),), writes=False
+    ),
     Case("fleet", "gpu_fleet_info", _fleet, {}, (_NODES,), writes=False),
     Case("vgpu-config", "gpu_vgpu_config", _vgpu_config, _VGPU_CONFIG, (("POST", f"/api/v1/namespaces/{NAMESPACE}/configmaps"),)),
     Case("cordon", "gpu_node_cordon", _cordon, {"node": "a", "state": "cordoned"}, (("PATCH", "/api/v1/nodes/a"),)),

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from ansible_collections.gpufleet.kubevirt.plugins.filter.operator_step import FilterModule
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _installs
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator import _toggles
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator._mappings import merged
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator._step import differences, lost, operator_step
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator._values import merged, operator_values
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator._values import operator_values
 
 WANTED = operator_values([])
 BY_HAND = {

@@ -5,14 +5,17 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.gpufleet.kubevirt.plugins.filter.operator_values import FilterModule
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator._values import MUST_KEEP, merged, operator_values
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator._mappings import merged
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator._values import MUST_KEEP, operator_values
 
 REGISTRY = {"registry": "registry.example.com/nvidia", "vgpu_version": "580.95.02", "pull_secret": "pull"}
 
@@ -127,7 +130,7 @@ def test_a_value_that_says_the_same_is_no_problem():
         ({"driver": {"kernelModuleType": "closed"}}, "driver.kernelModuleType"),
         ({"vgpuManager": True}, "vgpuManager"),
         ({"vgpuManger": {}}, "vgpuManager"),
-        ({"sandbox": {}}, "'sandbox'"),
+        ({"sandbox": {}}, "no key sandbox"),
         (["driver"], "mapping"),
         ("driver", "mapping"),
     ],
@@ -244,3 +247,119 @@ def test_the_filter_fails_with_a_sentence():
     assert run(PLAIN, options={}) == BASE
     with pytest.raises(AnsibleFilterError, match=r"operator_values: .*vgpuManger"):
         run(PLAIN, options={"values": {"vgpuManger": {}}})
+
+
+# ------------------------------------------------------------------ keys of the chart
+
+CHART = yaml.safe_load((Path(__file__).parents[2] / "lab/chart/gpu-operator/values.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("chart", [None, CHART], ids=["chart not at hand", "chart at hand"])
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"sandboxWorkload": {}}, ["sandboxWorkload", "nearest: sandboxWorkloads"]),
+        ({"driver": {"useOpenKernelModules": True}}, ["driver.useOpenKernelModules", "driver.kernelModuleType: open"]),
+        ({"driver": {"useNvidiaDriverCRD": True}}, ["driver.nvidiaDriverCRD.enabled"]),
+        ({"driver": {"licensingConfig": {"configMapName": "x"}}}, ["driver.licensingConfig.secretName"]),
+        ({"driver": {"upgradePolicy": {"podDeletion": {}}}}, ["driver.upgradePolicy.gpuPodDeletion"]),
+    ],
+)
+def test_a_key_that_the_chart_does_not_know_is_refused_with_its_new_name(chart, values, words):
+    with pytest.raises(ValueError, match="would ignore") as error:
+        with_values(values, chart_values=chart)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"vgpuDeviceManager": {"confg": {}}}, "vgpuDeviceManager.confg (nearest: vgpuDeviceManager.config"),
+        ({"vgpuManager": {"driverManager": {"tag": "x"}}}, "vgpuManager.driverManager.tag"),
+        ({"daemonsets": {"updatestrategy": "OnDelete"}}, "nearest: daemonsets.updateStrategy"),
+        ({"a": {}, "b": {}}, "none of these keys: a, b"),
+    ],
+)
+def test_with_the_chart_at_hand_keys_are_compared_at_every_depth(values, word):
+    with pytest.raises(ValueError) as error:
+        with_values(values, chart_values=CHART)
+    assert word in str(error.value), error.value
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"daemonsets": {"labels": {"team": "ml"}}},
+        {"operator": {"resources": {"limits": {"nvidia.com/x": 1}}}},
+        {"node-feature-discovery": {"worker": {"tolerations": []}}},
+        {"vfioManager": {"env": [{"name": "BIND_NVSWITCHES", "value": "true"}]}},
+        {"vgpuManager": {"kernelModuleConfig": {"name": "x"}}},
+        {"global": {"imagePullSecrets": ["x"]}},
+        {"driver": {"nvidiaDriverCRD": {"nodeSelector": {"a": "b"}}}},
+    ],
+)
+def test_keys_that_are_the_users_or_an_operands_are_left_alone(values):
+    assert with_values(values, chart_values=CHART)
+
+
+def test_what_this_collection_sets_is_known_to_the_chart_also_on_openshift():
+    assert operator_values(FLEET, {**REGISTRY, "vgpu_config_name": "x", "openshift": True, "chart_values": CHART})["platform"] == {
+        "openshift": True
+    }
+    renamed = {key: value for key, value in CHART.items() if key != "sandboxWorkloads"}
+    with pytest.raises(ValueError, match="no key sandboxWorkloads"):
+        operator_values(FLEET, {**REGISTRY, "chart_values": renamed})
+
+
+# ------------------------------------------------------------------ taints
+
+GPU = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+ON = [intent("c", "container", node="c"), intent("x", "container", node="x", state="refused")]
+NFD_WORKER = ("node-feature-discovery", "worker", "tolerations")
+
+
+def tainted(*taints, on="c", **more):
+    return operator_values(ON, {"nodes": [{"name": on, "taints": [{"effect": "NoSchedule", **taint} for taint in taints]}], **more})
+
+
+@pytest.mark.parametrize(
+    "taint",
+    [
+        {"key": "nvidia.com/gpu", "value": "present"},
+        {"key": "node.kubernetes.io/unschedulable"},
+        {"key": "dedicated", "effect": "PreferNoSchedule"},
+    ],
+)
+def test_what_is_tolerated_anyway_sets_nothing(taint):
+    assert tainted(taint) == BASE
+
+
+def test_taints_of_nodes_without_operands_are_not_tolerated():
+    assert tainted({"key": "dedicated"}, on="x") == tainted({"key": "dedicated"}, on="elsewhere") == BASE
+
+
+@pytest.mark.parametrize(
+    ("taint", "toleration"),
+    [
+        ({"key": "dedicated", "value": "gpu"}, {"key": "dedicated", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}),
+        ({"key": "dedicated"}, {"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"}),
+        ({"key": "nvidia.com/gpu", "effect": "NoExecute"}, {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoExecute"}),
+    ],
+)
+def test_operands_and_feature_discovery_tolerate_a_taint_beside_what_the_chart_tolerates(taint, toleration):
+    found = tainted(taint)
+    assert found["daemonsets"] == {"updateStrategy": "OnDelete", "tolerations": [GPU, toleration]}
+    assert toleration in at(found, NFD_WORKER) and GPU in at(found, NFD_WORKER)
+
+
+def test_the_charts_own_list_is_what_is_added_to():
+    own = {"key": "own", "operator": "Exists"}
+    found = tainted({"key": "dedicated"}, chart_values=merged(CHART, {"daemonsets": {"tolerations": [own]}}))
+    assert found["daemonsets"]["tolerations"][0] == own
+
+
+def test_what_a_release_tolerates_it_goes_on_tolerating_and_the_site_has_the_last_word():
+    first = tainted({"key": "dedicated"})
+    assert tainted(release_values=first) == first == tainted({"key": "dedicated"}, release_values=first)
+    site = tainted({"key": "dedicated"}, release_values=first, values={"daemonsets": {"tolerations": []}})
+    assert site["daemonsets"]["tolerations"] == []
