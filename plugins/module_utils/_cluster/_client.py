@@ -13,6 +13,7 @@ sends two or three of them, knows their paths, and must say within seconds that 
 
 from __future__ import annotations
 
+import email.utils
 import json
 import os
 import re
@@ -68,7 +69,7 @@ _PATCH_TYPES = {
 class ApiError(Exception):
     """A request that failed. ``status`` is the HTTP status, or None if no answer came. As text it is one complete sentence.
 
-    ``unknown``: it may have been carried out all the same, now or in an attempt before that had no answer.
+    ``unknown``: it may have been carried out all the same, now or in an attempt before that had no answer. ``causes``: the server's details.
     """
 
     def __init__(self, method: str, path: str, server: str, status: int | None, reason: str, message: str) -> None:
@@ -79,6 +80,7 @@ class ApiError(Exception):
         self.reason = reason
         self.message = message
         self.unknown = status is None or status >= 500
+        self.causes: t.Tuple[str, ...] = ()
 
 
 def auth_argument_spec() -> Json:
@@ -129,6 +131,7 @@ class Client:
     """Requests to one API server. ``server`` is its address, ``source`` says where the credentials came from.
 
     ``warnings`` are what it said beside its answers, each once: a field that it does not know, something deprecated, a webhook's remark.
+    ``date`` is its clock at its last answer, in seconds since 1970, or None if it has not said.
     """
 
     def __init__(self, configuration: t.Any, headers: t.Mapping[str, t.Any], source: str) -> None:
@@ -136,6 +139,7 @@ class Client:
         self.server: str = configuration.host
         self.source = source
         self.warnings: t.List[str] = []
+        self.date: t.Optional[int] = None
         self._answered = False
         self._configuration = configuration
         self._pool = ApiClient(configuration).rest_client.pool_manager
@@ -178,6 +182,14 @@ class Client:
         """Create an object in the collection at ``path``."""
         return self._request("POST", path, self._writing(dry_run), body)
 
+    def evict(self, path: str, body: Json) -> Json:
+        """Ask for an eviction at ``path``. Status 429 is an answer here (a disruption budget says no): it is not asked again."""
+        return self._request("POST", path, self._writing(False), body, busy=tuple(status for status in _BUSY if status != 429))
+
+    def put(self, path: str, body: Json) -> Json:
+        """Call a subresource that takes PUT."""
+        return self._request("PUT", path, None, body)
+
     def patch(self, path: str, body: t.Any, dry_run: bool = False, kind: str = "merge") -> Json:
         """Patch an object. With ``metadata.resourceVersion`` in a merge patch, another writer in between gives status 409."""
         return self._request("PATCH", path, self._writing(dry_run), body, _PATCH_TYPES[kind])
@@ -201,7 +213,15 @@ class Client:
     def _writing(dry_run: bool) -> Json:
         return {"fieldManager": FIELD_MANAGER, **({"dryRun": "All"} if dry_run else {})}
 
-    def _request(self, method: str, path: str, query: t.Optional[Json], body: t.Any = None, content: str = "application/json") -> Json:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: t.Optional[Json],
+        body: t.Any = None,
+        content: str = "application/json",
+        busy: t.Tuple[int, ...] = _BUSY,
+    ) -> Json:
         url = self.server + path + (f"?{urllib.parse.urlencode(query)}" if query else "")
         began = time.monotonic()
         attempt = 0
@@ -219,7 +239,7 @@ class Client:
                     return answer or {}
                 failed = self._failure(method, path, status, answer)
                 patience = _BUSY_SECONDS
-                if status not in _BUSY:
+                if status not in busy:
                     failed.unknown = unknown
                     raise failed
             # A second attempt at what the first has done is refused: the object is there already, or has another version.
@@ -252,6 +272,7 @@ class Client:
             reason = _unreachable(error)
             raise ApiError(method, path, f"{self.server} (from {self.source})", None, f"no answer: {reason}", "") from error
         self._answered = True
+        self.date = _seconds(answer.headers.get("Date")) or self.date
         self.warnings += [text for text in dict.fromkeys(warnings_in(answer.headers.getlist("Warning"))) if text not in self.warnings]
         try:
             decoded = json.loads(answer.data) if answer.data else None
@@ -266,7 +287,19 @@ class Client:
 
     def _failure(self, method: str, path: str, status: int, answer: t.Optional[Json]) -> ApiError:
         answer = answer or {}
-        return ApiError(method, path, self.server, status, answer.get("reason") or "failed", answer.get("message") or "")
+        failed = ApiError(method, path, self.server, status, answer.get("reason") or "failed", answer.get("message") or "")
+        details = answer.get("details")
+        causes = details.get("causes") if isinstance(details, dict) else None
+        failed.causes = tuple(str(cause.get("message")) for cause in causes or [] if isinstance(cause, dict) and cause.get("message"))
+        return failed
+
+
+def _seconds(date: t.Optional[str]) -> t.Optional[int]:
+    """The seconds since 1970 of a ``Date`` header."""
+    try:
+        return int(email.utils.parsedate_to_datetime(date or "").timestamp())
+    except (TypeError, ValueError):
+        return None
 
 
 _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')

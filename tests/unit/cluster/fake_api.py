@@ -77,7 +77,7 @@ class FakeApi:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_POST = do_PATCH = do_DELETE = _serve
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 
             def log_message(self, *arguments: t.Any) -> None:
                 pass
@@ -198,6 +198,9 @@ class FakeApi:
         elif after != before:
             self._store(request.path, after)
         return 200, self.objects[request.path]
+
+    def _put(self, request: Request) -> tuple[int, Json]:
+        return _status(404, "NotFound", f"{request.path} not found")
 
     def _patch(self, request: Request) -> tuple[int, Json]:
         if request.query.get("force") == "true":
