@@ -20,7 +20,7 @@ import yaml
 from tests.tools import env, release
 
 #: What stands at the top of the archive. Only the first four are needed at run time.
-TOP = {"meta", "plugins", "roles", "playbooks"} | {"awx", "docs", "inventories", "tools"}
+TOP = {"meta", "plugins", "roles", "playbooks"} | {"awx", "docs", "execution-environment", "inventories", "tools"}
 TEXTS = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md", "MANIFEST.json", "FILES.json"}
 
 
