@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import random
 import typing as t
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._report._report import FIGURES, check, fleet_report
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._report._text import fleet_report_text
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _catalogue
 from tests.report import fleets
 from tests.report.fleets import A10, cluster, gpu, host, intent, node, qemu, use, vgpu
 
@@ -107,6 +109,12 @@ def test_what_virtual_functions_forbid_is_stranded():
     card = gpu(0, IDLE)
     card["vgpu"]["types"][0]["available"] = 2
     assert vgpus(host(card), {Q4: 1}) == [{"A10-4Q": [6, 1, 2, 1, 0, 1, 3]}]
+
+
+def test_another_size_is_not_made_beside_the_first_although_places_are_free():
+    card = gpu(0, vgpu("A10-12Q"))
+    card["vgpu"]["types"] = []  # the driver does not say what it would take
+    assert vgpus(host(card)) == [{"A10-12Q": [2, 1, 1, 0, 0, 1, 0], "A10-4Q": [6, 0, 0, 0, 0, 0, 3]}]
 
 
 @pytest.mark.parametrize(
@@ -386,3 +394,33 @@ def test_the_sums_agree_and_the_published_schema_describes_all(nodes, gpus, seed
 def test_facts_that_lack_a_part_still_make_a_report(remove):
     facts = {key: value for key, value in host(gpu(0, ONE)).items() if key not in remove}
     assert row(node("n", "vm-vgpu", {Q4: 1}), intent("n", "vm-vgpu", SIX), facts)["gpus"][0]["profiles"][0]["created"] == 1
+
+
+def test_every_gpu_of_the_catalogue_can_be_reported_with_whatever_is_on_it():
+    chance = random.Random(3)
+    for family in [entry for entry in _catalogue.gpus() if entry.pci]:
+        kinds = chance.sample(family.types, min(len(family.types), chance.choice((0, 1, 1, 2, 3))))
+        made = {kind.name: chance.randint(1, min(kind.most, 4)) for kind in kinds}
+        pci = chance.choice(family.pci)
+        subsystem = pci.subsystems[0][0] if pci.subsystems else ""
+        active = [vgpu(name) for name, count in made.items() for _one in range(count)]
+        card = gpu(
+            0, *active, vendor_device=f"10DE:{pci.device}", subsystem=subsystem, backend=chance.choice(["mdev", "vendor_vfio", "none"])
+        )
+        listed = chance.sample(family.types, min(3, len(family.types)))
+        card["vgpu"]["types"] = [{"id": "1", "name": k.name, "plain": k.name, "available": chance.randint(0, k.most)} for k in listed]
+        wanted = chance.choice(family.types).name
+        advertised = {f"nvidia.com/NVIDIA_{name}": count for name, count in made.items()}
+        seen = row(
+            node("n", "vm-vgpu", advertised), intent("n", "vm-vgpu", [{"vgpu_type": wanted, "count": 1}], profile=wanted), host(card)
+        )
+        [shown] = seen["gpus"]
+        # Some share an id with others, and only the subsystem tells which they are: then nobody knows what it could hold.
+        assert {*made, *([wanted] if shown["size_gb"] else [])} == {part["profile"] for part in shown["profiles"]}
+        assert shown["size_gb"] or shown["why"]
+        for part in shown["profiles"]:
+            known = [part[key] for key in ("created", "creatable", "stranded") if part[key] is not None]
+            assert min(known, default=0) >= 0 and (part["max"] is None or sum(known) <= part["max"]), (family.family, made, part)
+        if shown["placements"] is not None:
+            taken = sum(place["end_gb"] - place["begin_gb"] for place in shown["placements"])
+            assert taken + shown["free_gb"] + shown["stranded_gb"] == pytest.approx(shown["size_gb"])
