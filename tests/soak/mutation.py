@@ -64,8 +64,16 @@ DECIDING = {
         for name in ("build", "engine", "http", "inputs", "installer", "login", "programs", "registry", "scratch", "source", "tags")
     },
 }
+#: What a VM with GPUs rests on, each with its tests.
+CLUSTER = f"{UTILS}/_cluster"
+MACHINES = {
+    f"{CLUSTER}/_vm.py": ("tests/unit/cluster/test_vm_request.py", "tests/unit/cluster/test_vm_plan.py"),
+    f"{CLUSTER}/_vm_request.py": ("tests/unit/cluster/test_vm_request.py",),
+    f"{CLUSTER}/_vm_why.py": ("tests/unit/cluster/test_vm_why.py",),
+}
 #: Where the unit tests of a file are.
 TESTS = {
+    **MACHINES,
     **DECIDING,
     f"{UTILS}/_host/": ("tests/unit/host",),
     f"{UTILS}/_cluster/": ("tests/unit/cluster",),
@@ -80,7 +88,7 @@ Key = tuple[str, str, str, str]
 def files() -> list[str]:
     """The files that are tried: those with a plan that a module carries out, by rule, so that a new one is not forgotten."""
     planning = (path for path in (env.CHECKOUT / UTILS).rglob("*.py") if PLANS.search(path.read_text()))
-    return sorted({*ALSO, *PLANNED, *DECIDING, *(str(path.relative_to(env.CHECKOUT)) for path in planning)})
+    return sorted({*ALSO, *PLANNED, *MACHINES, *DECIDING, *(str(path.relative_to(env.CHECKOUT)) for path in planning)})
 
 
 def tests_of(file: str) -> tuple[str, ...]:

@@ -105,11 +105,12 @@ def merge(given: t.Any, ours: t.Any, where: str = "spec") -> t.Any:
     if isinstance(given, list) and isinstance(ours, list):
         return given + ours
     if given != ours:
-        raise ValueError(f"{where} is {_brief(given)}, and would have to be {_brief(ours)}")
+        raise ValueError(f"{where} is {brief(given)}, and would have to be {brief(ours)}")
     return given
 
 
-def _brief(value: t.Any) -> str:
+def brief(value: t.Any) -> str:
+    """A value in words; of one that may hold a password, only its kind."""
     if isinstance(value, dict):
         return "a mapping"
     return "a list" if isinstance(value, list) else repr(value)

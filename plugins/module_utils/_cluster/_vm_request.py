@@ -16,7 +16,7 @@ import typing as t
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names, _names
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import Blocker
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _operands
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._vm import LICENCE, Request, at, manifest
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._vm import LICENCE, RUN_STRATEGY, Request, at, brief, manifest
 
 #: A VM's name becomes a label's value and a host name.
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -45,7 +45,7 @@ def problems(request: Request) -> t.List[Blocker]:
     if found:
         return found  # most of what else could be said follows from these
     try:
-        manifest(request, request.run_strategy or "Always")
+        manifest(request, RUN_STRATEGY)
     except ValueError as error:
         found.append(Blocker(request.target, str(error), "Say it in one place only: in spec, or by the option"))
     return found
@@ -84,33 +84,25 @@ def _numbered(request: Request) -> t.Iterator[t.Tuple[int, t.Any]]:
 
 
 #: Path below ``spec`` -> type that it must have where it is given.
-_SHAPES: t.Tuple[t.Tuple[t.Tuple[str, ...], t.Type[t.Any]], ...] = (
-    (("template",), dict),
-    (("template", "metadata"), dict),
-    (("template", "spec"), dict),
-    (("template", "spec", "volumes"), list),
-    (("template", "spec", "networks"), list),
-    (("template", "spec", "domain"), dict),
-    (("template", "spec", "domain", "cpu"), dict),
-    (("template", "spec", "domain", "memory"), dict),
-    (("template", "spec", "domain", "resources"), dict),
-    (("template", "spec", "domain", "resources", "requests"), dict),
-    (("template", "spec", "domain", "resources", "limits"), dict),
-    (("template", "spec", "domain", "devices"), dict),
-    (("template", "spec", "domain", "devices", "disks"), list),
-    (("template", "spec", "domain", "devices", "interfaces"), list),
-    (("template", "spec", "domain", "devices", "hostDevices"), list),
-)
+_DOMAIN = "template.spec.domain"
+_SHAPES: t.Dict[str, t.Type[t.Any]] = {
+    "template": dict,
+    "template.metadata": dict,
+    "template.spec": dict,
+    "template.spec.volumes": list,
+    "template.spec.networks": list,
+    _DOMAIN: dict,
+    **{f"{_DOMAIN}.{key}": dict for key in ("cpu", "memory", "resources", "resources.requests", "resources.limits", "devices")},
+    **{f"{_DOMAIN}.devices.{key}": list for key in ("disks", "interfaces", "hostDevices")},
+}
 
 
 def _spec_wrong(request: Request) -> t.Iterator[Blocker]:
     shapes: t.Dict[t.Any, str] = {dict: "a mapping", list: "a list"}
-    for path, kind in _SHAPES:
-        value = at(request.spec, path)
+    for path, kind in _SHAPES.items():
+        value = at(request.spec, path.split("."))
         if value is not None and not isinstance(value, kind):
-            yield Blocker(
-                request.target, f"spec.{'.'.join(path)} is {value!r}", f"Make it {shapes[kind]}, as KubeVirt's VirtualMachine has it"
-            )
+            yield Blocker(request.target, f"spec.{path} is {brief(value)}", f"Make it {shapes[kind]}, as KubeVirt's VirtualMachine has it")
     if "running" in request.spec:
         problem = "spec.running is deprecated, and KubeVirt refuses it beside runStrategy"
         yield Blocker(request.target, problem, "Use run_strategy: Always instead of true, Halted instead of false")

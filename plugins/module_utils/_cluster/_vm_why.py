@@ -22,6 +22,7 @@ HOSTNAME = "kubernetes.io/hostname"
 #: virt-handler keeps it at ``true`` while it answers; KubeVirt's pods ask for it (pkg/virt-handler/heartbeat).
 HANDLED = "kubevirt.io/schedulable"
 NOT_PERMITTED = "not permitted in permittedHostDevices"
+_START = "Start it (virtctl start), or set run_strategy: Always"
 #: virt-launcher's words where a device plugin has handed it nothing that it can use (pkg/virt-launcher, hostdevice/gpu).
 _NO_DEVICE = "do not match the number of devices"
 
@@ -94,7 +95,7 @@ def _holders(node: Object, resource: str) -> t.List[str]:
 
 def _left(node: Object, resource: str) -> int:
     # One that holds more than the node advertises any more has none to spare.
-    return max(0, int(node["allocatable"].get(resource, 0)) - sum(int(use["count"]) for use in node["used"].get(resource, [])))
+    return max(0, int(node["allocatable"][resource]) - sum(int(use["count"]) for use in node["used"].get(resource, [])))
 
 
 def unpermitted(asked: Asked, fleet: Fleet) -> t.Optional[Cause]:
@@ -179,9 +180,7 @@ def no_place(asked: Asked, fleet: Fleet, words: str, asker: str = "VM") -> Cause
     able = [node for node in fleet.nodes if _has(node, asked)]
     free = [node for node in able if _free(node, asked)]
     if not free:
-        held = "; ".join(
-            f"{node['name']}: {', '.join(sorted({who for name in asked for who in _holders(node, name)})) or 'somebody'}" for node in able
-        )
+        held = "; ".join(f"{node['name']}: {', '.join(sorted({who for name in asked for who in _holders(node, name)}))}" for node in able)
         return Cause("in use", f"every node that has {shown(asked)} has too few free, held by {held}", "Stop one of these, or add devices")
     shut = [(node["name"], why) for node in free for why in [_shut(node, fleet, asker)] if why]
     if len(shut) == len(free):
@@ -233,6 +232,8 @@ def cause(asked: Asked, vm: t.Optional[Object], vmi: t.Optional[Object], pod: t.
         return Cause(
             "device refused", f"it failed{f' on {node}' if node else ''}: {words}", "See the kubelet and the device plugin of that node"
         )
+    if status.get("phase") == "Succeeded":
+        return Cause("not to run", "its guest has shut down", _START)
     said = messages(pod, "PodScheduled")
     if said:
         return no_place(asked, fleet, said[0])
@@ -248,12 +249,11 @@ def cause(asked: Asked, vm: t.Optional[Object], vmi: t.Optional[Object], pod: t.
 def _not_made(vm: t.Optional[Object]) -> Cause:
     """Why there is no instance of a VM."""
     strategy = ((vm or {}).get("spec") or {}).get("runStrategy")
-    if strategy in ("Halted", "Manual", "Once", "RerunOnFailure") and not _failures(vm):
-        remedy = "Start it (virtctl start), or set run_strategy: Always"
-        return Cause("not to run", f"it does not run, and its run strategy is {strategy}", remedy)
     failed = _failures(vm)
     if failed:
         return Cause("kubevirt", f"KubeVirt says: {failed[0]}", "Mend what it names")
+    if strategy in ("Halted", "Manual"):
+        return Cause("not to run", f"it does not run, and its run strategy is {strategy}", _START)
     return Cause("waiting", "KubeVirt has made no instance of it yet", "See that virt-controller runs")
 
 

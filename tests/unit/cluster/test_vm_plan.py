@@ -60,6 +60,26 @@ def test_only_a_vm_that_would_start_is_stopped_by_what_it_cannot_have(strategy: 
     assert bool(plan.warnings) is not starts
 
 
+@pytest.mark.parametrize(
+    ("given", "stored_as", "strategy"), [(None, None, "Always"), (None, "Halted", "Halted"), ("Manual", "Halted", "Manual")]
+)
+def test_a_run_strategy_is_what_is_asked_for_else_what_it_is_else_always(given: str | None, stored_as: str | None, strategy: str) -> None:
+    vm = stored(strategy=stored_as) if stored_as else None
+    assert _vm_plan.run_strategy(dataclasses.replace(ASKED, run_strategy=given), vm) == strategy
+
+
+@pytest.mark.parametrize(
+    ("percent", "requested"), [({}, None), ({"overcommit": 100}, None), ({"overcommit": 101}, 99), ({"overcommit": 137}, 72)]
+)
+def test_what_kubevirt_requests_of_an_instancetypes_memory_is_said_where_it_is_not_all(
+    percent: dict[str, int], requested: int | None
+) -> None:
+    asked = dataclasses.replace(ASKED, instancetype=("big", "cluster"), memory=None)
+    warnings = _vm_plan.make_plan(asked, None, seen(instancetype={"spec": {}}, **percent)).warnings
+    assert len(warnings) == (requested is not None)
+    assert requested is None or f"requests only {requested} % of it" in warnings[0]
+
+
 def update(path: tuple[str, ...], value: t.Any, phase: str | None = "Running") -> t.Any:
     """The plan where the API server would store another value at ``path``."""
     would_be = copy.deepcopy(stored())

@@ -74,6 +74,8 @@ def test_an_instancetype_has_processors_and_memory_and_the_vm_says_nothing_of_th
 def test_only_a_vm_of_which_nothing_is_said_gets_the_pod_network(said: dict[str, t.Any], networks: t.Any) -> None:
     made = template(request(**inside(**said)))
     assert made.get("networks") == networks
+    if not said:
+        assert made["domain"]["devices"]["interfaces"] == [{"name": "default", "masquerade": {}}]
     assert ("interfaces" in made["domain"]["devices"]) is (not said or "interfaces" in str(said))
 
 
@@ -81,7 +83,8 @@ def test_the_licence_is_one_more_disk_that_the_guest_finds_by_its_serial_number(
     given_disks = inside(domain={"devices": {"disks": [{"name": "root"}]}}, volumes=[{"name": "root", "emptyDisk": {"capacity": "1Gi"}}])
     made = template(request(licence=LICENCE, **given_disks))
     assert [disk["name"] for disk in made["domain"]["devices"]["disks"]] == ["root", "gpufleet-licence"]
-    assert made["domain"]["devices"]["disks"][1]["serial"] == "GPUFLEETLICENCE"
+    disk = {"name": "gpufleet-licence", "serial": "GPUFLEETLICENCE", "disk": {"bus": "virtio", "readonly": True}}
+    assert made["domain"]["devices"]["disks"][1] == disk
     assert made["volumes"][1] == {"name": "gpufleet-licence", "secret": {"secretName": "token", "volumeLabel": "GPUFLEETLICENCE"}}
     # virtio has 20 bytes for a serial number.
     assert len(_vm.SERIAL) <= 20
@@ -112,8 +115,8 @@ REFUSALS = [
     pytest.param({"spec": {"running": True}}, "spec.running is deprecated", "run_strategy: Always", id="running"),
     pytest.param({"spec": {"runStrategy": "Always"}}, "option of its own", "Use run_strategy", id="run strategy"),
     pytest.param({"spec": {"instancetype": {}}}, "option of its own", "Use instancetype", id="instancetype in spec"),
-    pytest.param({"spec": {"template": []}}, "spec.template is []", "Make it a mapping", id="shape"),
-    pytest.param(inside(volumes={}), "spec.template.spec.volumes is {}", "Make it a list", id="list"),
+    pytest.param({"spec": {"template": []}}, "spec.template is a list", "Make it a mapping", id="shape"),
+    pytest.param(inside(volumes={}), "spec.template.spec.volumes is a mapping", "Make it a list", id="list"),
     pytest.param(inside(domain={"devices": {"gpus": []}}), "devices.gpus has an option", "Use gpus", id="gpus in spec"),
     pytest.param(inside(resourceClaims=[{"name": "c"}]), "by resource claim", "resource name in gpus", id="claim"),
     pytest.param(
@@ -157,8 +160,54 @@ REFUSALS = [
         "ramfb: false",
         id="two pictures",
     ),
+    pytest.param({"gpus": (_vm.Gpu("a", VGPU, False, True),)}, "(ramfb) and no display", "display: true", id="ramfb without"),
+    pytest.param({"spec": {"preference": {}}}, "spec.preference has an option", "Use preference", id="preference in spec"),
+    pytest.param({"preference": ("A", "cluster")}, "preference is 'A'", "name of the object", id="preference name"),
+    pytest.param(
+        inside(domain={"resources": {"requests": {"memory": "32Gi"}}}), "requests.memory is 32Gi", "Leave resources.requests", id="more"
+    ),
+    pytest.param(inside(domain={"resources": {"limits": {"memory": "x"}}}), "limits.memory is x", "Leave resources.limits", id="no limit"),
+    pytest.param(
+        {"instancetype": ("big", "cluster"), "memory": None, **inside(domain={"memory": {"guest": "1Gi"}, "cpu": {"cores": 2}})},
+        "memory and cpu_cores are given beside an instancetype",
+        "Leave it out",
+        id="in spec beside a type",
+    ),
+    pytest.param(
+        {"instancetype": ("big", "cluster"), "memory": None, **inside(domain={"resources": {"limits": {"memory": "1Gi"}}})},
+        "resources.limits is given beside an instancetype",
+        "Leave it out",
+        id="limit beside a type",
+    ),
+    pytest.param(
+        {"licence": LICENCE, **inside(domain={"devices": {"disks": [{"name": "gpufleet-licence"}]}})},
+        "a disk of the name",
+        "another",
+        id="disk",
+    ),
+    pytest.param(
+        {"cpu_cores": 2, **inside(domain={"cpu": {"cores": {}}})}, "cpu.cores is a mapping, and would have", "one place", id="kind"
+    ),
     pytest.param({"gpus": (_vm.Gpu("a", VGPU, None, True),)}, "(ramfb) and no display", "display: true", id="ramfb alone"),
 ]
+
+
+MAPPINGS = ["template", "template.metadata", "template.spec", "template.spec.domain"]
+MAPPINGS += [f"template.spec.domain.{key}" for key in ("cpu", "memory", "resources", "resources.requests", "resources.limits", "devices")]
+LISTS = ["template.spec.volumes", "template.spec.networks"]
+LISTS += [f"template.spec.domain.devices.{key}" for key in ("disks", "interfaces", "hostDevices")]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "other"), [*((p, "a mapping", 7) for p in MAPPINGS), *((p, "a list", "secret: x") for p in LISTS)]
+)
+def test_what_has_the_wrong_shape_is_named(path: str, kind: str, other: t.Any) -> None:
+    spec: t.Any = other
+    for key in reversed(path.split(".")):
+        spec = {key: spec}
+    [blocker] = _vm_request.problems(request(spec=spec))
+    assert blocker.problem == f"spec.{path} is {other!r}"
+    assert blocker.remedy == f"Make it {kind}, as KubeVirt's VirtualMachine has it"
 
 
 @pytest.mark.parametrize(("change", "problem", "remedy"), REFUSALS)
@@ -167,6 +216,59 @@ def test_what_cannot_be_is_refused_with_its_remedy(change: dict[str, t.Any], pro
     assert blocker.target == f"VM {change.get('namespace', 'ml')}/{change.get('name', 'vm')}"
     assert problem in blocker.problem
     assert remedy in blocker.remedy
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cpu_cores": 1},
+        {"memory": "1"},
+        inside(domain={"resources": {"requests": {"memory": "16384Mi"}, "limits": {"memory": "17Gi"}}}) | {"memory": "16384Mi"},
+        inside(domain={"resources": {"limits": {"memory": "16Gi"}}}),
+        inside(domain={"devices": {"hostDevices": [{"name": "nic", "deviceName": "example.com/nic"}, "odd"]}}),
+        {"licence": LICENCE, **inside(volumes=["odd", {"name": "other"}])},
+    ],
+)
+def test_what_may_be_is_not_refused(change: dict[str, t.Any]) -> None:
+    assert _vm_request.problems(request(**change)) == []
+
+
+def test_beside_an_instancetype_a_vm_never_says_what_that_says() -> None:
+    domain = _vm.manifest(request(instancetype=("big", "cluster")), "Always")["spec"]["template"]["spec"]["domain"]
+    assert not {"memory", "resources"} & set(domain)
+
+
+@pytest.mark.parametrize(
+    ("memory", "words"),
+    [
+        ({}, "it has no memory of the guest"),
+        ({"requests": {"memory": "1Gi"}}, "it has no memory of the guest, only a request or a limit of its pod"),
+    ],
+)
+def test_no_memory_is_told_from_only_that_of_the_pod(memory: dict[str, t.Any], words: str) -> None:
+    [blocker] = _vm_request.problems(request(memory=None, **inside(domain={"resources": memory})))
+    assert blocker.problem == words
+
+
+@pytest.mark.parametrize(
+    ("given", "ours", "merged"),
+    [
+        ({"a": 1}, {"b": 2}, {"a": 1, "b": 2}),
+        ({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 2}}),
+        ([1], [2], [1, 2]),
+        ("x", "x", "x"),
+        ({}, [], "a mapping, and would have to be a list"),
+        ([], {}, "a list, and would have to be a mapping"),
+        (1, 2, "1, and would have to be 2"),
+        ([1], 2, "a list, and would have to be 2"),
+    ],
+)
+def test_two_sayings_are_merged_or_contradict_each_other(given: t.Any, ours: t.Any, merged: t.Any) -> None:
+    if not isinstance(merged, str) or merged == given:
+        assert _vm.merge(given, ours) == merged
+        return
+    with pytest.raises(ValueError, match=f"^spec is {merged}$"):
+        _vm.merge(given, ours)
 
 
 def test_displays_of_which_one_boots_go_together() -> None:
@@ -180,6 +282,8 @@ def test_displays_of_which_one_boots_go_together() -> None:
         (("A100-4-20C", "A100-2-10C"), None),
         (("RTX6000-Ada-2Q", "RTX6000-Ada-4Q"), None),
         (("A30-8C", "A16-8C"), "(A16-8C, A30-8C) are not all of one board and one series"),
+        (("A100-1-5C", "A100-1-5CME"), None),
+        (("A100-2-10C", "A100-10C"), None),
         (("A10-4Q", "A10-4C"), "not all of one board and one series"),
         (("A10-1Q",) * 16, None),
         (("A10-1Q",) * 17, "it asks for 17 vGPUs"),
@@ -286,7 +390,7 @@ def test_differences_are_none_only_between_what_is_equal(before: dict[str, t.Any
     assert _vm.differences(None, after).keys() == ({"spec"} if after == {} else _vm.differences({}, after).keys())
 
 
-def test_what_may_hold_a_password_is_not_shown() -> None:
-    shown = _vm.hidden({"volumes": [{"name": "ci", "cloudInitNoCloud": {"userData": "password: hunter2", "secretRef": {"name": "s"}}}]})
-    assert "hunter2" not in str(shown)
-    assert shown["volumes"][0]["cloudInitNoCloud"]["secretRef"] == {"name": "s"}
+@pytest.mark.parametrize("key", ["userData", "userDataBase64", "networkData", "networkDataBase64"])
+def test_what_may_hold_a_password_is_not_shown(key: str) -> None:
+    shown = _vm.hidden({"volumes": [{"name": "ci", "cloudInitNoCloud": {key: "password: hunter2", "secretRef": {"name": "s"}}}]})
+    assert shown["volumes"][0] == {"name": "ci", "cloudInitNoCloud": {key: "not shown", "secretRef": {"name": "s"}}}

@@ -112,6 +112,64 @@ def test_a_pod_needs_no_virt_handler() -> None:
     assert _vm_why.no_place({A10: 1}, cluster, SAYS).name == "node not available"
 
 
+def test_a_pod_that_holds_a_device_is_named_and_one_too_many_frees_none() -> None:
+    theirs = launcher("x", "gpu0", {A10: "5"})
+    theirs["metadata"].update(name="trainer", labels={}, annotations={})
+    cause = _vm_why.no_place({A10: 1}, fleet(gpu_node("gpu0", {A10: 2}), held=[theirs]), SAYS)
+    assert cause.problem == f"every node that has {A10} has too few free, held by gpu0: ml/trainer"
+
+
+def test_how_many_are_asked_for_is_said_where_it_is_more_than_one() -> None:
+    assert _vm_why.shown({VGPU: 1, A10: 2}) == f"2 of {A10} and {VGPU}"
+
+
+@pytest.mark.parametrize(("one", "other", "same"), [("a/B-1", "a/b_1", True), ("a/b1", "a/b2", False), ("a/b", "a/b", False)])
+def test_names_are_alike_that_differ_in_case_and_punctuation_only(one: str, other: str, same: bool) -> None:
+    assert _vm_why.alike(one, [other]) == [other] * same
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        (
+            {"permitted": True, "advertised": {"a": 2}, "requested_by": ["VM x/y"]},
+            "permitted: yes; advertised by: a (2); asked for by: VM x/y",
+        ),
+        ({"permitted": False, "advertised": {}, "requested_by": []}, "permitted: no; advertised by: no node; asked for by: nobody"),
+    ],
+)
+def test_a_device_has_three_sides(device: Json, words: str) -> None:
+    assert _vm_why.sides(device) == words
+
+
+def test_only_what_is_wrong_and_says_why_is_a_message() -> None:
+    found = [condition("A", "r", "m"), condition("A", "r", "m", "True"), condition("A", "r", ""), condition("B", "s", "n")]
+    item = {"status": {"conditions": found}}
+    assert _vm_why.messages(item) == ["r: m", "s: n"]
+    assert _vm_why.messages(item, "B") == ["s: n"]
+    assert _vm_why.messages(None) == []
+
+
+@pytest.mark.parametrize(
+    ("permitted", "names"),
+    [
+        (None, None),
+        ({}, []),
+        ({"usb": [{"resourceName": "u"}], "pciHostDevices": [{"resourceName": "p"}, {}]}, ["p", "u"]),
+        ({"mediatedDevices": [{"resourceName": "m"}]}, ["m"]),
+    ],
+)
+def test_all_kinds_of_permits_count(permitted: Json | None, names: list[str] | None) -> None:
+    assert _vm_why.permitted_names(permitted) == names
+
+
+def test_a_cause_is_one_sentence_and_a_node_has_its_host_name() -> None:
+    assert str(_vm_why.Cause("x", "it is so", "Do that")) == "it is so; do that"
+    found = _vm_why.fleet_of([node("a", {"kubernetes.io/hostname": "h"}), node("b")], [], [], None)
+    assert found.hostnames == {"a": "h", "b": "b"}
+    assert found.closed == {"a", "b"}
+
+
 @pytest.mark.parametrize(
     ("permitted", "problem", "remedy"),
     [
@@ -154,6 +212,23 @@ FAILURE = condition("Failure", "FailedCreate", "instancetype not found", "True")
             "kubevirt",
             "FailedCreate: instancetype not found",
         ),
+        ({"spec": {"runStrategy": "Manual"}}, None, None, "not to run", "its run strategy is Manual"),
+        ({"spec": {"runStrategy": "Halted"}, "status": {"conditions": [FAILURE]}}, None, None, "kubevirt", "instancetype not found"),
+        ({"spec": {"runStrategy": "Once"}}, None, None, "waiting", "no instance of it yet"),
+        (
+            {"spec": {"runStrategy": "RerunOnFailure"}, "status": {"conditions": [condition("Failure", "x", "old")]}},
+            None,
+            None,
+            "waiting",
+            "no",
+        ),
+        (
+            {"spec": {"runStrategy": "Always"}, "status": {"conditions": [condition("Ready", "x", "y", "True")]}},
+            None,
+            None,
+            "waiting",
+            "no",
+        ),
         ({"spec": {"runStrategy": "Once"}, "status": {"conditions": [FAILURE]}}, None, None, "kubevirt", "instancetype not found"),
         (None, [condition("Synchronized", "FailedCreate", DENIED)], None, "not permitted", f"KubeVirt says: FailedCreate: {DENIED}"),
         (None, [condition("Synchronized", "x", MISMATCH)], None, "device refused", "handed over no device"),
@@ -164,9 +239,9 @@ FAILURE = condition("Failure", "FailedCreate", "instancetype not found", "True")
         (
             None,
             [],
-            {"phase": "Failed", "reason": "UnexpectedAdmissionError"},
+            {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "unhealthy devices"},
             "device refused",
-            "it failed on gpu0: UnexpectedAdmissionError",
+            "it failed on gpu0: UnexpectedAdmissionError: unhealthy devices",
         ),
     ],
 )
@@ -180,6 +255,22 @@ def test_the_cause_is_read_from_what_is_there(
     cause = _vm_why.cause({OTHER: 1}, vm, item, runs, fleet(*TWO))
     assert cause.name == name
     assert words in cause.problem
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "words"),
+    [
+        ({"phase": "Failed"}, "device refused", "it failed: no reason given"),
+        ({"phase": "Failed", "reason": "NodeUnresponsive"}, "device refused", "it failed: NodeUnresponsive"),
+        ({"phase": "Succeeded"}, "not to run", "its guest has shut down"),
+        ({}, "waiting", "it is not seen by virt-controller yet"),
+        ({"conditions": [condition("Ready", "a", "b"), condition("Synchronized", "c", "d")]}, "kubevirt", "KubeVirt says: c: d"),
+        ({"conditions": [condition("Ready", "a", "b"), condition("Provisioning", "c", "d")]}, "kubevirt", "KubeVirt says: c: d"),
+    ],
+)
+def test_an_instance_without_a_pod_has_a_cause_too(status: Json, name: str, words: str) -> None:
+    cause = _vm_why.cause({OTHER: 1}, None, {"metadata": {"name": "vm"}, "status": status}, None, fleet(*TWO))
+    assert (cause.name, cause.problem) == (name, words)
 
 
 def test_a_refusal_that_a_new_permit_has_overtaken_is_said_to_pass() -> None:
