@@ -147,7 +147,7 @@ def _gpus(node: Facts, key: str, regions: Regions) -> str:
         strip = strip_of(gpu)
         if strip and gpu["placements"] is not None:
             title = f"{node['name']} GPU {gpu['index']}, {gpu['model']}: its framebuffer"
-            picture = regions.bar(gpu, strip, f"{key}g{number}", title)
+            picture = regions.picture(gpu, strip, f"{key}g{number}", title)
             bars.append(f"<p>GPU {gpu['index']}, {esc(str(gpu['model']))}</p>{scroll(title, picture)}")
     return table + (f'<div class="bars">{"".join(bars)}</div>' if bars else "")
 

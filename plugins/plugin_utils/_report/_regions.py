@@ -96,7 +96,7 @@ class Regions:
         )
         return f'<ul class="legend" aria-label="Legend of the GPU regions">{items}</ul>'
 
-    def bar(self, gpu: Facts, strip: Strip, key: str, title: str) -> str:
+    def picture(self, gpu: Facts, strip: Strip, key: str, title: str) -> str:
         """A large picture with names."""
         colours = {str(one["vm"]): CLASSES[USED] for one in gpu["used"] or ()}
         shown = Strip(strip.size_gb, tuple(Stretch(p.begin, p.end, p.what, p.type, p.who) for p in strip.stretches), strip.note)
