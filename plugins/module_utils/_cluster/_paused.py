@@ -66,6 +66,11 @@ def _for(node: Object, operand: str) -> bool:
     return needed is None or labels(node).get(needed) == "true"
 
 
+def paused(own: t.Mapping[str, str], workload: str | None) -> list[str]:
+    """The operands of a workload that labels of a node say are paused, as ``KEY=VALUE``: those that :func:`freed` sets free, empty ones aside."""
+    return [f"{key}={own[key]}" for key in freed({"metadata": {"labels": dict(own)}}, workload) if _PAUSED in own[key]]
+
+
 def freed(node: Object, workload: str | None) -> dict[str, str | None]:
     """The labels that set paused operands of this workload free: key -> value.
 

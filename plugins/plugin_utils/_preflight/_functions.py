@@ -18,6 +18,7 @@ import itertools
 import re
 import typing as t
 
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _paused
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._preflight import _data, _profiles
 
 try:
@@ -104,6 +105,10 @@ def _options() -> t.Any:
         @functions.signature({"types": ["array"]}, {"types": ["string", "array", "object"]})  # type: ignore[untyped-decorator]
         def _func_profile_misfits(self, gpus: list[t.Any], profile: t.Any) -> list[str]:
             return _profiles.misfits(gpus, profile)
+
+        @functions.signature({"types": ["object"]}, {"types": ["string"]})  # type: ignore[untyped-decorator]
+        def _func_paused(self, labels: dict[str, t.Any], workload: str) -> list[str]:
+            return _paused.paused({str(key): str(value) for key, value in labels.items()}, workload)
 
     return jmespath.Options(custom_functions=Functions())
 

@@ -130,6 +130,7 @@ def neighbour(driver: str, foreign: bool, kind: str = "0200") -> dict[str, t.Any
     return {"facts/groups": {"28": {"members": [FIRST, "0000:41:01.0"], "viable": False, "blockers": [blocker]}}}
 
 
+DEPLOY = "nvidia.com/gpu.deploy."
 # Rule, workload, facts that trigger it, a word of its message, facts that it passes, facts of which it cannot tell.
 CASES: list[tuple[str, str, dict[str, t.Any], str, dict[str, t.Any], dict[str, t.Any]]] = [
     ("identity", "container", {"node/boot_id": "other"}, "other", {}, {"node/boot_id": None}),
@@ -137,8 +138,11 @@ CASES: list[tuple[str, str, dict[str, t.Any], str, dict[str, t.Any], dict[str, t
     ("identity", "vm-passthrough", {"node/boot_id": "other"}, "other", {}, NO_NODE),
     ("label_workload", "container", {"node/workload": "vm-passtrough"}, "vm-passtrough", {"node/workload": None}, NO_NODE),
     ("node_at_work", "vm-vgpu", {"node/at_work": ["nvidia-vgpu-device-manager"]}, "nvidia-vgpu-device-manager", {}, NO_NODE),
-    ("label_paused", "vm-vgpu", {"node/labels": {"a": "paused-for-vgpu-change"}}, "paused-for-vgpu-change", {"node/labels": {"a": ""}}, NO_NODE),
-    ("label_paused", "container", {"node/labels": {"a": "true_paused-for-driver-upgrade"}}, "paused", {"node/labels": {}}, {"node/labels": None}),
+    ("label_paused", "vm-vgpu", {"node/labels": {DEPLOY + "sandbox-validator": "paused-for-vgpu-change"}}, "validator=paused-for-vgpu-change",
+     {"node/labels": {DEPLOY + "sandbox-validator": ""}}, NO_NODE),
+    # Those of another workload keep nothing from this one, and nobody sets them free.
+    ("label_paused", "container", {"node/labels": {DEPLOY + "device-plugin": "true_paused-for-driver-upgrade"}}, "paused",
+     {"node/labels": {DEPLOY + "sandbox-validator": "paused-for-vgpu-change", "a": "paused-for-x"}}, {"node/labels": None}),
     ("workload_in_use", "vm-vgpu", {"node/workload": "vm-passthrough", "node/used": A_VM}, "shop/web", {"node/used": A_VM}, {"node/used": None}),
     ("workload_in_use", "vm-passthrough", {"node/workload": None, "node/used": A_POD}, "lab/train", {"node/workload": None}, NO_NODE),
     ("workload_in_use", "container", {"node/workload": "vm-vgpu", "node/used": A_VM}, "shop/web", {"node/workload": None, "node/used": A_POD},
