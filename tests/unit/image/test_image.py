@@ -78,6 +78,7 @@ def test_one_image_gets_all_tags_that_are_built_from_one_directory(run_module: R
     result = run_module(NAME, bench.params(os_tags=["rhel9", "ubuntu22.04", "rhel9.6", "rhcos4.18"]))
     digests = {image["os_tag"]: image["digest"] for image in result["images"]}
     assert digests["rhel9"] == digests["rhel9.6"] == digests["rhcos4.18"] != digests["ubuntu22.04"]
+    assert all(image["pushed"] for image in result["images"])
     assert [call.split()[1] for call in bench.said("calls")] == ["build", "push", "build", "push"]
     bench.forget()
     (bench.registry.directory / "manifests" / f"{VERSION}-rhel9").unlink()
