@@ -54,15 +54,11 @@ PLANNED = {
     f"{VGPU}/_type_names.py": ("tests/unit/vgpu/test_type_names.py",),
 }
 #: What decides beside the plans that a module carries out, each with its tests.
-CLUSTER, IMAGE = f"{UTILS}/_cluster", f"{UTILS}/_image"
+CLUSTER = f"{UTILS}/_cluster"
 DECIDING = {
     f"{CLUSTER}/_paused.py": ("tests/unit/cluster/test_paused.py",),
     f"{CLUSTER}/_vgpu_config.py": ("tests/unit/cluster/test_vgpu_config_plan.py", "tests/unit/cluster/test_vgpu_config.py"),
     f"{CLUSTER}/_wait.py": ("tests/unit/cluster/test_wait_words.py", "tests/unit/cluster/test_wait.py"),
-    **{
-        f"{IMAGE}/_{name}.py": ("tests/unit/image",)
-        for name in ("build", "engine", "http", "inputs", "installer", "login", "programs", "registry", "scratch", "source", "tags")
-    },
 }
 #: What a VM with GPUs rests on, each with its tests.
 CLUSTER = f"{UTILS}/_cluster"

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -22,18 +20,9 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._image._refused 
 def test_a_module_that_is_told_to_stop_leaves_neither_credentials_nor_an_engine(number: int, tmp_path: Path) -> None:
     handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)]
     said = tmp_path / "pid"
-
-    def stop() -> None:
-        while not said.exists() or not said.read_text().endswith("\n"):
-            time.sleep(0.005)
-        os.kill(os.getpid(), number)
-
-    killer = threading.Thread(target=stop, daemon=True)
     with pytest.raises((SystemExit, KeyboardInterrupt)), _scratch.directory() as scratch:
         assert os.stat(scratch).st_mode & 0o777 == 0o700
-        killer.start()
-        _programs.run(["sh", "-c", f"echo $$ >{said}; sleep 60 & wait"], 30)
-    killer.join()
+        _programs.run(["sh", "-c", f"echo $$ >{said}; sleep 0.5; kill -{int(number)} $PPID; sleep 60 & wait"], 30)
     assert not os.path.exists(scratch)
     with pytest.raises(ProcessLookupError):
         os.kill(int(said.read_text()), 0)
