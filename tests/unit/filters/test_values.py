@@ -295,6 +295,7 @@ def test_with_the_chart_at_hand_keys_are_compared_at_every_depth(values, word):
         {"vfioManager": {"env": [{"name": "BIND_NVSWITCHES", "value": "true"}]}},
         {"vgpuManager": {"kernelModuleConfig": {"name": "x"}}},
         {"global": {"imagePullSecrets": ["x"]}},
+        {"validator": {"plugin": {"env": []}}},
         {"driver": {"nvidiaDriverCRD": {"nodeSelector": {"a": "b"}}}},
     ],
 )
