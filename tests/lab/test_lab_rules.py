@@ -206,12 +206,30 @@ def test_a_fault_that_is_none_is_refused_with_the_list_and_changes_nothing(made:
         lifecycle.up(made, ["gremlins"])
 
 
+@pytest.mark.parametrize(
+    ("name", "converged", "output", "wrong"),
+    [
+        ("slow-operands", True, "", None),
+        ("slow-operands", False, "", "did not get over"),
+        ("vgpu-failed", True, "", "in spite of"),
+        ("vgpu-failed", False, "the vGPU Device Manager says failed", None),
+        ("vgpu-failed", False, "something else", "did not say 'says failed'"),
+        ("api-silent", True, "", None),
+        ("api-silent", False, "read: EOF", None),
+        ("api-silent", False, "something else", "did not say"),
+    ],
+)
+def test_a_run_is_judged_by_the_table(name: str, converged: bool, output: str, wrong: str | None) -> None:
+    found = faults.misjudged(name, converged, output)
+    assert bool(found) is bool(wrong) and (wrong or "") in "".join(found)
+
+
 @pytest.mark.parametrize("name", faults.FAULTS)
 def test_each_fault_says_where_it_is_read_and_how_a_run_ends(name: str) -> None:
     fault = faults.FAULTS[name]
-    assert fault.where in ("operand", "api", "webhook") and fault.ends in ("converges", "fails")
+    assert fault.where in ("operand", "api", "webhook") and fault.ends in ("converges", "fails", "either")
     assert fault.source.count("/") >= 1
-    assert bool(fault.says) is (fault.ends == "fails")
+    assert bool(fault.says) is (fault.ends != "converges")
     assert bool(fault.rule) is (fault.where != "operand")
     assert name in faults.listing()
 
