@@ -155,8 +155,8 @@ changes:
   elements: dict
   returned: always
   sample:
-    - target: node gpu02
-      action: take slot
+    - target: slot of node gpu02
+      action: take
       before: null
       after: {run: job-4711, scope: node}
       reason: "for: reboot"

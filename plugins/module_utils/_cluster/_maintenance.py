@@ -44,6 +44,10 @@ class Wish:
     def target(self) -> str:
         return f"node {self.node}"
 
+    @property
+    def slot(self) -> str:
+        return f"slot of node {self.node}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
@@ -113,8 +117,8 @@ def out_of_service(wish: Wish, seen: Seen) -> Plan:
     mine = Slot(wish.run, seen.now, seen.now, wish.rules.scope) if answer.slots is None else answer.slots.nodes[wish.node]
     if answer.slots is None or answer.slots != seen.slots:
         why = f"for: {wish.reason}" + (f"; {answer.blocker.problem}" if answer.blocker is not None else "")
-        action = "take slot" if was is None else "take over slot"
-        plan.changes.append(Change(wish.target, action, _whose(was), _whose(mine), why))
+        action = "take" if was is None else "take over"
+        plan.changes.append(Change(wish.slot, action, _whose(was), _whose(mine), why))
     node = seen.node(wish.node)
     plan.changes += _cordon.make_plan(wish.node, "cordoned", wish.reason, node).changes
     for item in seen.items:
@@ -212,7 +216,7 @@ def in_service(wish: Wish, seen: Seen) -> Plan:
     plan.changes += _cordon.make_plan(wish.node, "uncordoned", wish.reason, shown).changes
     if slot is not None or wish.planned:
         whose = _whose(slot) or {"run": wish.run, "scope": wish.rules.scope}
-        plan.changes.append(Change(wish.target, "give back slot", whose, None, "the node is in service"))
+        plan.changes.append(Change(wish.slot, "give back", whose, None, "the node is in service"))
     return plan
 
 
@@ -221,7 +225,7 @@ def released(wish: Wish, seen: Seen) -> Plan:
     plan = Plan()
     slot = seen.slots.nodes.get(wish.node)
     if slot is not None:
-        plan.changes.append(Change(wish.target, "release slot", _whose(slot), None, wish.reason))
+        plan.changes.append(Change(wish.slot, "release", _whose(slot), None, wish.reason))
         names = ", ".join(f"{entry['namespace']}/{entry['name']} ({entry['field']}: {entry['value']})" for entry in slot.restore)
         if names:
             plan.warnings.append(f"These VMs were stopped for node {wish.node} and nothing will start them: {names}.")

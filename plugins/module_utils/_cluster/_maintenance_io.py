@@ -88,22 +88,28 @@ class InService:
                 return []
             return self._adopt() or self._gate() or self._restore() or self._finish()
         except ApiError as error:
-            return [_slots_io.slot_failure(self.wish.target, error)]
+            return [_slots_io.failure(self.wish.target, self.wish.slot, error)]
         except (_slots.Lost, ValueError) as error:
             return [Blocker(self.wish.target, str(error), "Look who else works on this node")]
 
     def _adopt(self) -> list[Blocker]:
         """Make another run's slot ours, if it may be, so that the other one notices."""
         wish = self.wish
-        for _attempt in range(_slots_io.CONFLICTS):
+        attempt = 0
+        while True:
             seen = observe(self.client, wish)
             answer = _slots.own(seen.slots, wish.node, wish.run, wish.resume, wish.stale_after, seen.now)
             if answer.blocker is not None:
                 return [answer.blocker]
-            if answer.slots == seen.slots or _slots_io.write_slots(self.client, seen.configmap, answer.slots or seen.slots):
+            if answer.slots is None or answer.slots == seen.slots:
                 return []
+            conflict = _slots_io.write_slots(self.client, seen.configmap, answer.slots)
+            if conflict is None:
+                return []
+            attempt += 1
+            if attempt >= _slots_io.CONFLICTS:
+                raise conflict
             _slots_io.pause()
-        return [Blocker(wish.target, f"{_slots.OBJECT} was written by others {_slots_io.CONFLICTS} times before us", _slots_io.AGAIN)]
 
     def _gate(self) -> list[Blocker]:
         began = time.monotonic()
@@ -118,9 +124,7 @@ class InService:
             time.sleep(self.poll)
 
     def _mark(self, why: str) -> None:
-        _slots_io.change_slots(
-            self.client, self.wish.run, lambda slots, _now: _slots.mark_failed(slots, self.wish.node, self.wish.run, why)
-        )
+        _slots_io.change_slots(self.client, lambda slots, _now: _slots.mark_failed(slots, self.wish.node, self.wish.run, why))
 
     def _restore(self) -> list[Blocker]:
         blockers: dict[str, Blocker] = {}
@@ -152,16 +156,16 @@ class InService:
 
     def _finish(self) -> list[Blocker]:
         uncordon(self.client, self.wish)
-        _slots_io.change_slots(self.client, self.wish.run, lambda slots, _now: _slots.give_back(slots, self.wish.node, self.wish.run))
+        _slots_io.change_slots(self.client, lambda slots, _now: _slots.give_back(slots, self.wish.node, self.wish.run))
         return []
 
 
 def release(client: Client, wish: Wish) -> list[Blocker]:
     """Give up the node's slot, whoever holds it."""
     try:
-        _slots_io.change_slots(client, wish.run, lambda slots, _now: _slots.release(slots, wish.node))
+        _slots_io.change_slots(client, lambda slots, _now: _slots.release(slots, wish.node))
     except ApiError as error:
-        return [_slots_io.slot_failure(wish.target, error)]
+        return [_slots_io.failure(wish.target, wish.slot, error)]
     except _slots.Lost as error:
         return [Blocker(wish.target, str(error), _slots_io.AGAIN)]
     return []

@@ -22,7 +22,6 @@ from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import 
     _maintenance,
     _slots,
     _slots_io,
-    _unanswered,
 )
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._client import ApiError, Client
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster._evacuation import Item
@@ -55,10 +54,10 @@ class OutOfService:
             fresh, blockers = self._take()
             if not blockers:
                 blockers = self._cordon() or self._clear()
-            if blockers and fresh and not any(isinstance(each, _unanswered.Unanswered) for each in blockers):
-                self._undo()
+            if blockers and fresh:
+                blockers += self._undo()
         except ApiError as error:
-            return [_slots_io.slot_failure(self.wish.target, error)]
+            return [_slots_io.failure(self.wish.target, self.wish.slot, error)]
         except (_slots.Lost, ValueError) as error:
             return [Blocker(self.wish.target, str(error), "Look who else works on this node")]
         return blockers
@@ -70,13 +69,12 @@ class OutOfService:
             seen = observe(self.client, self.wish)
             answer = _maintenance.take(self.wish, seen)
             if answer.blocker is None:
-                if _slots_io.write_slots(self.client, seen.configmap, answer.slots or seen.slots):
+                conflict = _slots_io.write_slots(self.client, seen.configmap, answer.slots or seen.slots)
+                if conflict is None:
                     return self.wish.node not in seen.slots.nodes, []
                 conflicts += 1
                 if conflicts >= _slots_io.CONFLICTS:
-                    return False, [
-                        Blocker(self.wish.target, f"{_slots.OBJECT} was written by others {conflicts} times before us", _slots_io.AGAIN)
-                    ]
+                    raise conflict
                 _slots_io.pause()
                 continue
             waited = time.monotonic() - began
@@ -86,10 +84,10 @@ class OutOfService:
             time.sleep(self.poll)
 
     def _cordon(self) -> list[Blocker]:
-        node = self.client.find(f"/api/v1/nodes/{self.wish.node}")
-        plan = _cordon.make_plan(self.wish.node, "cordoned", self.wish.reason, node)
+        path = f"/api/v1/nodes/{self.wish.node}"
+        plan = _cordon.make_plan(self.wish.node, "cordoned", self.wish.reason, self.client.find(path))
         for change in plan.changes:
-            self.client.patch(f"/api/v1/nodes/{self.wish.node}", _cordon.patch(change))
+            self.client.patch(path, _cordon.patch(change))
         return plan.blockers
 
     def _clear(self) -> list[Blocker]:
@@ -125,9 +123,7 @@ class OutOfService:
         known = {entry["uid"] for entry in slot.restore} if slot is not None else set()
         fresh = slot is None or (bool(items) and not slot.cleared) or any(entry["uid"] not in known for entry in restore)
         if fresh or slot is None or seen.now - slot.touched >= _TOUCH_SECONDS:
-            _slots_io.change_slots(
-                self.client, self.wish.run, lambda slots, now: _slots.note(slots, self.wish.node, self.wish.run, now, restore)
-            )
+            _slots_io.change_slots(self.client, lambda slots, now: _slots.note(slots, self.wish.node, self.wish.run, now, restore))
         hopeless = []
         for item in items:
             if self.again.get(item.target, 0.0) > time.monotonic():
@@ -178,11 +174,13 @@ class OutOfService:
         self.client.create(path, {**kind, "metadata": {"generateName": "gpufleet-", "annotations": notes}, "spec": {"vmiName": item.name}})
         return None
 
-    def _undo(self) -> None:
+    def _undo(self) -> list[Blocker]:
         """Where nothing on the node was touched, it is as before: it goes back into service, and the slot to others."""
-        slots = _slots.read(self.client.find(_slots_io.PATH))
-        slot = slots.nodes.get(self.wish.node)
-        if slot is None or slot.run != self.wish.run or slot.cleared:
-            return
-        uncordon(self.client, self.wish)
-        _slots_io.change_slots(self.client, self.wish.run, lambda slots, _now: _slots.give_back(slots, self.wish.node, self.wish.run))
+        try:
+            slot = _slots.read(self.client.find(_slots_io.PATH)).nodes.get(self.wish.node)
+            if slot is not None and slot.run == self.wish.run and not slot.cleared:
+                uncordon(self.client, self.wish)
+                _slots_io.change_slots(self.client, lambda slots, _now: _slots.give_back(slots, self.wish.node, self.wish.run))
+        except ApiError as error:
+            return [_slots_io.failure(self.wish.target, self.wish.slot, error)]
+        return []

@@ -248,9 +248,10 @@ def give_back(slots: Slots, node: str, run: str) -> Slots:
 
 
 def release(slots: Slots, node: str) -> Slots:
-    """Take a slot away, whoever holds it: a person has decided so."""
+    """Take a slot away, whoever holds it: a person has decided so. The runs that failed over this node may go on."""
     left = {name: slot for name, slot in slots.nodes.items() if name != node}
-    return dataclasses.replace(slots, nodes=left, budget=slots.budget if left else None)
+    failed = {run: why for run, why in slots.failed.items() if not why.startswith(f"node {node}: ")}
+    return dataclasses.replace(slots, nodes=left, budget=slots.budget if left else None, failed=failed)
 
 
 def mark_failed(slots: Slots, node: str, run: str, why: str) -> Slots:

@@ -37,22 +37,22 @@ def pause() -> None:
     time.sleep(random.uniform(0.02, 0.3))
 
 
-def write_slots(client: Client, configmap: Object | None, after: Slots) -> bool:
-    """Write the slots as decided on what was read; False if somebody else has written since. Raises ApiError."""
+def write_slots(client: Client, configmap: Object | None, after: Slots) -> ApiError | None:
+    """Write the slots as decided on what was read; the conflict if somebody else has written since. Raises ApiError."""
     try:
         if configmap is not None:
             change = _slots.patch(_slots.read(configmap), after)
             if change:
                 version = configmap["metadata"]["resourceVersion"]
                 client.patch(PATH, {"metadata": {"resourceVersion": version}, "data": change})
-            return True
+            return None
         if client.find(f"{_NAMESPACES}/{_slots.NAMESPACE}") is None:
             _make_namespace(client)
         client.create(_CONFIGMAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": _slots.NAME}, "data": after.data()})
-        return True
+        return None
     except ApiError as error:
         if error.status in (404, 409):
-            return False
+            return error
         raise
 
 
@@ -64,24 +64,31 @@ def _make_namespace(client: Client) -> None:
             raise
 
 
-def change_slots(client: Client, run: str, decide: t.Callable[[Slots, int], Slots]) -> Slots:
+def change_slots(client: Client, decide: t.Callable[[Slots, int], Slots]) -> Slots:
     """Read, decide, write, until no other writer came between. Raises ApiError, _slots.Lost."""
-    for _attempt in range(CONFLICTS):
+    attempt = 0
+    while True:
         configmap = client.find(PATH)
         before = _slots.read(configmap)
         after = decide(before, now(client))
-        if after == before or write_slots(client, configmap, after):
+        conflict = None if after == before else write_slots(client, configmap, after)
+        if conflict is None:
             return after
+        attempt += 1
+        if attempt >= CONFLICTS:
+            raise conflict
         pause()
-    raise _slots.Lost(f"{_slots.OBJECT} was written by others {CONFLICTS} times before run {run} could")
 
 
-def slot_failure(target: str, error: ApiError) -> Blocker:
-    """The Blocker of a request for a slot that failed; without the right to it, with the command that gives the object."""
+def failure(target: str, slot: str, error: ApiError) -> Blocker:
+    """The Blocker of a request that failed: on ``slot`` if it was for one, otherwise on ``target``. Without the right to slots, with the command
+    that makes the object."""
+    if not error.path.startswith(f"{_NAMESPACES}/{_slots.NAMESPACE}") and error.path != _NAMESPACES:
+        return _unanswered.blocker(target, error, AGAIN)
     if error.status == 403:
         remedy = (
             f"Allow get, create and patch of ConfigMaps in namespace {_slots.NAMESPACE}, or make the object once as an administrator: kubectl "
             f"create namespace {_slots.NAMESPACE}; kubectl -n {_slots.NAMESPACE} create configmap {_slots.NAME}"
         )
-        return Blocker(target, str(error), remedy)
-    return _unanswered.blocker(target, error, AGAIN)
+        return Blocker(slot, str(error), remedy)
+    return _unanswered.blocker(slot, error, AGAIN)

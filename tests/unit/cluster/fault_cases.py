@@ -11,6 +11,7 @@ import typing as t
 
 from fake_api import FakeApi
 from gpu_objects import A10, NAMESPACE, STATE, VGPU, WORKLOAD, Json, node
+from maintenance_cluster import NODE, SLOTS, Cluster
 from test_permit import A10 as PERMITTED
 from test_permit import A10_RAW, FOREIGN
 from test_permit import PATH as KUBEVIRT
@@ -121,6 +122,19 @@ def _cordon(api: FakeApi) -> Scene:
     return Scene(lambda _result: api.objects["/api/v1/nodes/a"]["spec"].get("unschedulable") is True, foreign)
 
 
+def _maintenance(api: FakeApi) -> Scene:
+    api.add("/api/v1/namespaces/gpufleet-system")
+    api.add(SLOTS, {"data": {"_failed": '{"old": "node z: gone"}'}})
+    cluster = Cluster(api)
+    cluster.run_vm("web", runStrategy="Always")
+    cluster.run_pod("logs", owner="DaemonSet")
+
+    def out(_result: Json) -> bool:
+        return cluster.on_node() == {"logs"} and NODE in cluster.slots() and cluster.unrecorded == []
+
+    return Scene(out, lambda: (cluster.slots()["_failed"], cluster.objects("nodes")["gpu2"]["spec"]))
+
+
 def _namespace(api: FakeApi) -> Scene:
     place = f"/api/v1/namespaces/{NAMESPACE}"
     api.add("/api/v1/namespaces/default")
@@ -177,6 +191,13 @@ CASES = [
     Case("fleet", "gpu_fleet_info", _fleet, {}, (_NODES,), writes=False),
     Case("vgpu-config", "gpu_vgpu_config", _vgpu_config, _VGPU_CONFIG, (("POST", f"/api/v1/namespaces/{NAMESPACE}/configmaps"),)),
     Case("cordon", "gpu_node_cordon", _cordon, {"node": "a", "state": "cordoned"}, (("PATCH", "/api/v1/nodes/a"),)),
+    Case(
+        "maintenance",
+        "gpu_node_maintenance",
+        _maintenance,
+        {"node": NODE, "state": "out_of_service", "run": "a", "evacuate": "stop", "poll": 1, "slot_timeout": 0, "timeout": 30},
+        (_NODES, ("PATCH", SLOTS), ("PATCH", f"/api/v1/nodes/{NODE}")),
+    ),
     Case(
         "namespace",
         "gpu_operator_namespace",

@@ -24,7 +24,13 @@ from fake_api import FakeApi
 from fault_cases import CASES, Case, Scene
 from gpu_objects import Clock, Json
 
-from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import _client, _probe_io
+from ansible_collections.gpufleet.kubevirt.plugins.module_utils._cluster import (
+    _client,
+    _maintenance_io,
+    _maintenance_out,
+    _probe_io,
+    _slots_io,
+)
 from ansible_collections.gpufleet.kubevirt.plugins.modules import gpu_operator_wait, kubevirt_permit
 from tests.lab.fault_proxy import Counter, Proxy
 from tests.lab.faults import FAULTS, LOST, RESET, SILENT, Rule
@@ -112,7 +118,7 @@ def impatience(name: str, seconds: float) -> t.Iterator[None]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits between attempts pass at once."""
     clock = Clock()
-    for module in (_client, _probe_io, gpu_operator_wait, kubevirt_permit):
+    for module in (_client, _maintenance_io, _maintenance_out, _probe_io, _slots_io, gpu_operator_wait, kubevirt_permit):
         monkeypatch.setattr(module, "time", clock)
     for name in ("_BUSY_SECONDS", "_UNREACHABLE_SECONDS"):
         monkeypatch.setattr(_client, name, 3.0)

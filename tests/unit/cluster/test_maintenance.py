@@ -67,7 +67,7 @@ def done(result: Json) -> list[tuple[str, str]]:
 
 
 OUT = [
-    ("take slot", "node gpu1"),
+    ("take", "slot of node gpu1"),
     ("cordon", "node gpu1"),
     ("stop", "VM ml/hand"),
     ("migrate", "VM ml/moves"),
@@ -80,7 +80,7 @@ BACK = [
     ("start", "VM ml/old"),
     ("start", "VM ml/web"),
     ("uncordon", "node gpu1"),
-    ("give back slot", "node gpu1"),
+    ("give back", "slot of node gpu1"),
 ]
 
 
@@ -257,7 +257,7 @@ def test_what_turns_up_between_plan_and_cordon_is_refused_and_the_node_goes_back
 def test_a_cordon_by_hand_stays(cluster: Cluster, go) -> None:
     cluster.objects("nodes")[NODE]["spec"]["unschedulable"] = True
     assert not go("out_of_service")["failed"]
-    assert done(go("in_service")) == [("give back slot", "node gpu1")]
+    assert done(go("in_service")) == [("give back", "slot of node gpu1")]
     assert cluster.objects("nodes")[NODE]["spec"]["unschedulable"] is True
 
 
@@ -339,7 +339,7 @@ def test_a_slot_is_released_with_a_reason_and_says_what_nobody_will_start(cluste
     assert not go("out_of_service")["failed"]
     assert go("released", run="me")["failed"]
     result = go("released", run="me", reason="scrapped")
-    assert done(result) == [("release slot", "node gpu1")]
+    assert done(result) == [("release", "slot of node gpu1")]
     assert any("ml/web (runStrategy: Always)" in warning for warning in result["warnings"])
     assert cluster.slots() == {}
     assert not go("released", run="me", reason="scrapped")["changed"]

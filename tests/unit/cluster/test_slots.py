@@ -105,6 +105,12 @@ def test_a_run_whose_gate_has_failed_gets_no_further_slot_and_another_one_does()
     assert _slots.mark_failed(slots, "n3", "a", "later").failed == slots.failed
 
 
+def test_a_run_goes_on_when_the_node_over_which_it_failed_is_back() -> None:
+    slots = _slots.mark_failed(held("n1", "n2"), "n1", "a", "a GPU is gone")
+    assert _slots.give_back(slots, "n2", "a").failed == slots.failed
+    assert _slots.give_back(slots, "n1", "a").failed == {}
+
+
 def test_marks_of_old_runs_go_when_there_are_many() -> None:
     slots = Slots()
     for number in range(60):
