@@ -46,6 +46,11 @@ def test_operands_of_the_nodes_own_workload_are_set_free(workload: str | None, b
     assert _paused.freed(node("a", before), workload) == after
 
 
+def test_what_is_paused_is_said_with_its_value_and_an_empty_one_is_not_paused() -> None:
+    own = {PLUGIN: PAUSED, VALIDATOR: "", DEPLOY + "driver": PAUSED, DEPLOY + "vgpu-manager": "true_" + UPGRADE}
+    assert _paused.paused(own, "vm-vgpu") == [f"{PLUGIN}={PAUSED}", f"{DEPLOY}vgpu-manager=true_{UPGRADE}"]
+
+
 VALUES = st.sampled_from(["true", "false", "", "pre-installed", PAUSED, UPGRADE, "true_" + UPGRADE, "false_" + UPGRADE])
 OPERANDS = st.sampled_from(sorted({DEPLOY + operand for found in _operands.DEPLOYED.values() for operand in found} | {DEPLOY + "operands"}))
 
