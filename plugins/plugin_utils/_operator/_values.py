@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator import _chart, _taints
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator import _chart, _mirrors, _taints
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._operator._mappings import Values, at, merged, nested
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._plain import plain
 
@@ -40,7 +40,7 @@ _IMAGE = {"repository": "gpufleet_registry", "image": "gpufleet_operator_values"
 
 def operator_values(intents: t.Iterable[t.Mapping[str, t.Any]], options: t.Mapping[str, t.Any] | None = None) -> Values:
     """The values. ``options``: ``registry, vgpu_version, pull_secret, vgpu_config_name, values, present, openshift,
-    chart_values, release_values, nodes`` (those of ``gpu_fleet_info``).
+    chart_values, release_values, mirrors, nodes`` (those of ``gpu_fleet_info``).
 
     Raises ValueError for what cannot be.
     """
@@ -52,6 +52,7 @@ def operator_values(intents: t.Iterable[t.Mapping[str, t.Any]], options: t.Mappi
     if hosts and options.get("vgpu_config_name"):
         base["vgpuDeviceManager"] = {"config": {"name": str(options["vgpu_config_name"])}}
     chart = plain(options["chart_values"]) if options.get("chart_values") else None
+    base = merged(_mirrors.mirrored(chart, plain(options.get("mirrors") or {})), base)
     taints = _taints.taints_of(intents, options.get("nodes") or [])
     for path, wanted_list in _taints.tolerations(taints, plain(options.get("release_values") or {}), chart or {}).items():
         base = merged(base, nested(path, wanted_list))

@@ -364,3 +364,36 @@ def test_what_a_release_tolerates_it_goes_on_tolerating_and_the_site_has_the_las
     assert tainted(release_values=first) == first == tainted({"key": "dedicated"}, release_values=first)
     site = tainted({"key": "dedicated"}, release_values=first, values={"daemonsets": {"tolerations": []}})
     assert site["daemonsets"]["tolerations"] == []
+
+
+# ------------------------------------------------------------------ mirrors
+
+MIRRORS = {"registry.example.com": "mirror.example.com/all", "registry.example.com/nvidia/cloud-native": "mirror.example.com/native/"}
+
+
+def test_every_image_of_the_chart_is_taken_from_the_longest_mirror_that_fits():
+    found = operator_values(FLEET, {**REGISTRY, "chart_values": CHART, "mirrors": MIRRORS})
+    assert found["driver"] == {"repository": "mirror.example.com/all/nvidia"}
+    assert found["vfioManager"] == {"repository": "mirror.example.com/native"}
+    assert found["vgpuManager"] == {**MANAGER, "driverManager": {"repository": "mirror.example.com/native"}}
+    assert "toolkit" not in found  # the stand-in names no image for it
+
+
+def test_the_site_has_the_last_word_on_an_image():
+    found = with_values({"driver": {"repository": "mine.example.com"}}, chart_values=CHART, mirrors=MIRRORS)
+    assert found["driver"]["repository"] == "mine.example.com"
+
+
+@pytest.mark.parametrize(
+    ("mirrors", "chart", "word"),
+    [
+        (MIRRORS, None, "helm pull --untar"),
+        ({**MIRRORS, "registry.example": "m"}, CHART, "no image from registry.example. "),
+        (["nvcr.io"], CHART, "maps registries to mirrors"),
+        ({"nvcr.io": ""}, CHART, "maps registries to mirrors"),
+    ],
+)
+def test_mirrors_that_could_do_nothing_are_refused(mirrors, chart, word):
+    with pytest.raises(ValueError) as error:
+        operator_values(PLAIN, {"mirrors": mirrors, "chart_values": chart})
+    assert word in str(error.value)
