@@ -59,7 +59,7 @@ def test_what_stands_on_a_node_is_what_earlier_releases_wrote_there() -> None:
 
 def test_by_itself_a_request_keeps_nothing_and_takes_no_config_map_for_new() -> None:
     asked = Request("ours", {})
-    assert (asked.keep, asked.fresh, asked.relabelled) == ("nothing", False, frozenset())
+    assert (asked.mounted, asked.keep, asked.fresh, asked.relabelled) == ("ours", "nothing", False, frozenset())
 
 
 def test_a_device_manager_is_a_pod_of_its_daemonset_that_has_a_node_and_has_not_ended() -> None:
