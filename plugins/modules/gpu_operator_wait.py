@@ -18,6 +18,7 @@ description:
   - An operand that somebody switched off, with its label C(nvidia.com/gpu.deploy.<operand>=false), is not waited for.
   - When time is up, names for every node the first condition that does not hold, and its cause if it is a known one.
   - Where waiting does not help a node, goes on for the others, and ends as soon as they are there.
+  - Of a host that owns its devices no operand is expected, only that they are kept off it, and what it advertises.
   - Changes nothing.
 extends_documentation_fragment:
   - kubernetes.core.k8s_auth_options
@@ -44,6 +45,11 @@ options:
         type: str
         choices: [container, vm-passthrough, vm-vgpu]
         required: true
+      owner:
+        description: Who makes its devices, the operator's operands or the host itself.
+        type: str
+        choices: [operator, host]
+        default: operator
       expect:
         description:
           - What it should advertise. Anything else below C(nvidia.com/) is too much, except companions of a GPU such as its audio function.
@@ -64,6 +70,13 @@ options:
             description: How many.
             type: int
             required: true
+  unmet:
+    description:
+      - What becomes of a node that is not what was planned when the waiting ends.
+      - With V(report) it is named in RV(problems), and the task succeeds, so that the other nodes need not suffer for it.
+    type: str
+    choices: [fail, report]
+    default: fail
   scope:
     description: Whether the operator as a whole must be done, too.
     type: str
@@ -123,9 +136,9 @@ nodes:
       resources: [nvidia.com/NVIDIA_A10-4Q]
       waited: 42
 problems:
-  description: What does not hold, by node.
+  description: What does not hold, by node, or under C(the operator).
   type: dict
-  returned: failure
+  returned: failure, or with O(unmet=report)
   sample: {node gpu02: the vGPU Device Manager says pending}
 """
 
@@ -179,6 +192,7 @@ def main() -> None:
                 "options": {
                     "name": {"type": "str", "required": True},
                     "workload": {"type": "str", "choices": list(_operands.DEPLOYED), "required": True},
+                    "owner": {"type": "str", "choices": ["operator", "host"], "default": "operator"},
                     "expect": {
                         "type": "list",
                         "elements": "dict",
@@ -194,6 +208,7 @@ def main() -> None:
                     },
                 },
             },
+            "unmet": {"type": "str", "choices": ["fail", "report"], "default": "fail"},
             "scope": {"type": "str", "choices": ["nodes", "cluster"], "default": "cluster"},
             "since": {"type": "list", "elements": "dict", "default": []},
             "namespace": {"type": "str", "default": "gpu-operator"},
@@ -206,12 +221,12 @@ def main() -> None:
     # Without a token nobody looked before the change: an old failure cannot be told from a new one.
     before = {token.get("name"): token.get("state") for token in module.params["since"]}
     wanted = [
-        _wait.Wanted(n["name"], n["workload"], tuple(n["expect"]), before.get(n["name"], "failed") == "failed")
+        _wait.Wanted(n["name"], n["workload"], tuple(n["expect"]), before.get(n["name"], "failed") == "failed", n["owner"])
         for n in module.params["nodes"]
     ]
     if module.check_mode:
         names = ", ".join(node.name for node in wanted) or "no node"
-        module.exit_json(changed=False, nodes=[], msg=f"Would wait for {names}, at most {module.params['timeout']} s.")
+        module.exit_json(changed=False, nodes=[], problems={}, msg=f"Would wait for {names}, at most {module.params['timeout']} s.")
     client = _client.connect(module)
     waiting = _wait.Waiting(wanted, module.params["scope"] == "cluster", module.params["settle"])
     began = time.monotonic()
@@ -224,15 +239,19 @@ def main() -> None:
         state = waiting.look(snapshot, now)
         found = results(snapshot, waiting, began)
         if state == "done":
-            module.exit_json(changed=False, nodes=found)
+            module.exit_json(changed=False, nodes=found, problems={})
         late = now - began >= module.params["timeout"]
         if state == "hopeless" or late:
             why = f"not done after {now - began:.0f} s" if late else "waiting longer does not help"
             lines = [f"{DOING}: {why}.", *(f"- {target}: {problem}." for target, problem in waiting.problems.items())]
             if not waiting.problems:
                 lines.append("- everything held at the end, but not long enough.")
-            module.fail_json(
-                msg="\n".join([*lines, "Mend that and run again."]), nodes=found, problems={k: str(v) for k, v in waiting.problems.items()}
+            end = module.exit_json if module.params["unmet"] == "report" and waiting.problems else module.fail_json
+            end(
+                changed=False,
+                msg="\n".join([*lines, "Mend that and run again."]),
+                nodes=found,
+                problems={k: str(v) for k, v in waiting.problems.items()},
             )
         time.sleep(max(0.1, module.params["poll"]))
 

@@ -46,6 +46,7 @@ class Wanted:
     workload: str
     expect: t.Tuple[t.Mapping[str, t.Any], ...]
     failed_before: bool = True
+    owner: str = "operator"  #: of its devices; without operands nothing but what it advertises tells how far it is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +120,15 @@ def _has_workload(case: Case) -> Unmet | None:
     if own.get(_operands.OPERANDS) == "false":
         return Unmet(f"its label {_operands.OPERANDS} is false", "operands are kept off it by somebody's decision", final=True)
     return None
+
+
+def _keeps_operands_off(case: Case) -> Unmet | None:
+    """The other way round, on a host that owns its devices."""
+    value = labels(case.node).get(_operands.OPERANDS)
+    if value == "false":
+        return None
+    cause = "the operator may change devices that are the host's own"
+    return Unmet(f"its label {_operands.OPERANDS} is {value or 'not set'}, not false", cause, final=True)
 
 
 def _has_not_failed(case: Case) -> Unmet | None:
@@ -207,6 +217,8 @@ def _advertises(case: Case) -> Unmet | None:
         want = ", ".join(f"{e.get('resource') or e.get('vgpu_type') or e.get('pci')}: {e['count']}" for e in missing)
         have = ", ".join(f"{name}: {count}" for name, count in advertised.items()) or "nothing"
         cause = "the device plugin looks once, at its start" if advertised else ""
+        if case.wanted.owner == "host":
+            cause = "KubeVirt's own device plugin advertises what is permitted; a restart of the node's virt-handler makes it look again"
         return Unmet(f"it should advertise {want}, and advertises {have}", cause)
     extra = sorted(name for name in advertised if name not in matched and not _operands.companion(name))
     if extra:
@@ -251,6 +263,9 @@ CONDITIONS: t.Tuple[Condition, ...] = (
     _advertises,
 )
 
+#: Of a host that owns its devices. KubeVirt's own plugin advertises them, and it tells of nothing else.
+OWNED_CONDITIONS: t.Tuple[Condition, ...] = (_is_ready, _keeps_operands_off, _advertises)
+
 
 def unmet(snapshot: Snapshot, wanted: Wanted) -> Unmet | None:
     """The first condition of a node that does not hold, or None."""
@@ -258,7 +273,7 @@ def unmet(snapshot: Snapshot, wanted: Wanted) -> Unmet | None:
     if node is None:
         return Unmet("there is no such node", final=True)
     case = Case(snapshot, wanted, node)
-    for condition in CONDITIONS:
+    for condition in OWNED_CONDITIONS if wanted.owner == "host" else CONDITIONS:
         found = condition(case)
         if found:
             return found

@@ -11,16 +11,21 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents._intents import OWNERS
+
 #: A resource that no plugin advertises. It proves that the allow list forbids what it does not name.
 UNLISTED = "gpufleet.kubevirt/NOT_PERMITTED"
 
 
-def awaited_nodes(intents: t.Iterable[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
-    """Arguments of ``gpu_operator_wait``: the nodes of this run that should work, each with what it should advertise."""
+def awaited_nodes(intents: t.Iterable[t.Mapping[str, t.Any]], owners: t.Collection[str] = OWNERS) -> list[dict[str, t.Any]]:
+    """Arguments of ``gpu_operator_wait``: the nodes of this run that should work, each with what it should advertise.
+
+    ``owners``: only those whose devices these make.
+    """
     return [
-        {"name": intent["node"], "workload": intent["workload"], "expect": list(intent["expect"])}
+        {"name": intent["node"], "workload": intent["workload"], "owner": intent.get("owner", "operator"), "expect": list(intent["expect"])}
         for intent in intents
-        if intent["state"] == "wanted" and intent["limited"]
+        if intent["state"] == "wanted" and intent["limited"] and intent.get("owner", "operator") in owners
     ]
 
 

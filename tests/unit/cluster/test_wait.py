@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import typing as t
 
 import pytest
@@ -316,6 +317,52 @@ def fill(api: FakeApi, scene: Scene) -> None:
 
 def arguments(api: FakeApi, workload: str, **more: t.Any) -> Json:
     return {**api.params, "nodes": [{"name": "a", "workload": workload, "expect": EXPECT[workload]}], **more}
+
+
+def owned(**resources: int) -> Scene:
+    """A node of a host that owns its devices: no operand is there, and none may come."""
+    scene = Scene("vm-vgpu")
+    scene.node = node("a", {OPERANDS: "false"}, {})
+    scene.pods, scene.wanted = [], dataclasses.replace(scene.wanted, owner="host")
+    scene.offer(**resources)
+    return scene
+
+
+@pytest.mark.parametrize(
+    ("resources", "operands", "why"),
+    [
+        ({"NVIDIA_A10-4Q": 12}, "false", ""),
+        ({"NVIDIA_A10-4Q": 11}, "false", "should advertise A10-4Q: 12, and advertises nvidia.com/NVIDIA_A10-4Q: 11 (KubeVirt's own device"),
+        (
+            {},
+            "false",
+            "advertises nothing (KubeVirt's own device plugin advertises what is permitted; a restart of the node's virt-handler",
+        ),
+        ({"NVIDIA_A10-4Q": 12, "NVIDIA_A10-8Q": 6}, "false", "it also advertises nvidia.com/NVIDIA_A10-8Q"),
+        ({"NVIDIA_A10-4Q": 12}, "true", "deploy.operands is true, not false"),
+        ({"NVIDIA_A10-4Q": 12}, None, "deploy.operands is not set, not false"),
+    ],
+)
+def test_of_a_host_that_owns_its_devices_only_what_it_advertises_counts(resources: dict[str, int], operands: str | None, why: str) -> None:
+    scene = owned(**resources)
+    scene.label(OPERANDS, operands)
+    found = scene.unmet()
+    assert why in found if why else found == ""
+
+
+def test_an_unmet_node_that_is_only_to_be_reported_fails_nothing(api: FakeApi, run_module, clock: Clock) -> None:
+    scene = Scene("container")
+    scene.label(OPERANDS, "false")
+    fill(api, scene)
+    done = run_module(MODULE, arguments(api, "container", unmet="report"))
+    assert not done["failed"] and not done["changed"]
+    assert list(done["problems"]) == ["node a"] and "operands is false" in done["problems"]["node a"]
+    assert [node["met"] for node in done["nodes"]] == [False]
+
+
+def test_what_has_not_held_long_enough_fails_even_so(api: FakeApi, run_module, clock: Clock) -> None:
+    fill(api, Scene("container"))
+    assert run_module(MODULE, arguments(api, "container", timeout=5, settle=60, unmet="report"))["failed"]
 
 
 @pytest.mark.parametrize("workload", sorted(PROOF))

@@ -93,4 +93,14 @@ def test_refused_hosts_and_hosts_outside_the_run_are_not_awaited():
         intent("b", "container", state="refused"),
         intent("c", "container", limited=False),
     ]
-    assert awaited_nodes(intents) == [{"name": "a", "workload": "container", "expect": [{"resource": "nvidia.com/gpu", "count": 1}]}]
+    [node] = awaited_nodes(intents)
+    assert node == {"name": "a", "workload": "container", "owner": "operator", "expect": [{"resource": "nvidia.com/gpu", "count": 1}]}
+
+
+def test_only_nodes_of_the_owners_that_are_asked_for_are_awaited():
+    intents = [intent("a", "container"), intent("b", "vm-vgpu", owner="host")]
+    assert [[node["name"] for node in awaited_nodes(intents, owners)] for owners in (["operator"], ["host"], ["operator", "host"])] == [
+        ["a"],
+        ["b"],
+        ["a", "b"],
+    ]
