@@ -81,7 +81,7 @@ soak: ## a shard of the long campaigns, SHARD=i/n: small faults in the files tha
 	@$(IN) python -m tests.soak.placement --shard '$(or $(SHARD),1/1)'
 	@$(IN) python -m tests.soak.planning --shard '$(or $(SHARD),1/1)'
 	@$(IN) python -m tests.soak.mutation --shard '$(or $(SHARD),1/1)'
-	@case '$(or $(SHARD),1/1)' in 1/*) GPUFLEET_LONG=1 $(IN) python -m pytest -q tests/thread/test_vgpu_config.py tests/thread/test_operator.py ;; esac
+	@case '$(or $(SHARD),1/1)' in 1/*) GPUFLEET_LONG=1 $(IN) python -m pytest -q tests/thread/test_vgpu_config.py tests/thread/test_operator.py tests/thread/test_host_owned.py ;; esac
 	@GPUFLEET_LONG=1 GPUFLEET_SHARD='$(or $(SHARD),1/1)' $(IN) python -m pytest -q tests/thread/test_faults.py
 	@GPUFLEET_LONG=1 GPUFLEET_SHARD='$(or $(SHARD),1/1)' $(IN) python -m pytest -q tests/thread/test_profiles.py
 

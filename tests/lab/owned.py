@@ -9,6 +9,9 @@ PCI id only.
 
 from __future__ import annotations
 
+import json
+import uuid
+from pathlib import Path
 from typing import Any
 
 from tests.hosts import specification, tree
@@ -31,10 +34,25 @@ def add(layout: Layout, api: Api) -> list[str]:
     api.patch(kubevirt.OBJECT, {"spec": gate})
     api.patch(f"{kubevirt.OBJECT}/status", {"status": {"observedKubeVirtVersion": VERSION}})
     for name, spec in specification.OWNED_HOSTS.items():
-        tree.build(layout.hosts / name, spec)
+        build(layout.hosts / name, spec)
         api.create(nodes.NODES, nodes.node_object(name, layout.hosts / name))
     api.create(_DAEMONSETS, _daemonset())
     return list(specification.OWNED_HOSTS)
+
+
+def build(root: Path, spec: specification.HostSpec) -> None:
+    """A tree with what no recording has: an id of the machine, of which UUIDs are made, systemd, and the names of types.
+
+    On virtual functions that all have a vGPU the driver names no type any more: whoever made them has noted the names (mdev_create).
+    """
+    tree.build(root, spec)
+    names = {str(number): name for number, (name, _most) in specification.A10_TYPES.items()}
+    noted = root / "var/lib/gpufleet/vgpu_types.json"
+    noted.parent.mkdir(parents=True, exist_ok=True)
+    noted.write_text(json.dumps({"driver": spec.host_driver, "types": {"0x10de:0x2236": names}}))
+    (root / "etc/machine-id").write_text(f"{uuid.uuid5(uuid.NAMESPACE_OID, root.name).hex}\n")
+    (root / "usr/bin/nvidia-vgpud").write_text("")  # a driver that brings this is a vGPU manager
+    (root / "etc/systemd/system").mkdir(parents=True, exist_ok=True)
 
 
 def remove(api: Api) -> None:

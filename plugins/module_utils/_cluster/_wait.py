@@ -63,12 +63,13 @@ class Snapshot:
 @dataclasses.dataclass(frozen=True)
 class Unmet:
     """A condition that does not hold: what, and why as far as it is known. ``final``: waiting longer does not help.
-    ``ripens``: it becomes final once it has stood for FAILED_SECONDS."""
+    ``ripens``: it becomes final once it has stood for FAILED_SECONDS. ``lags``: nothing but what the node advertises is not as planned."""
 
     what: str
     cause: str = ""
     final: bool = False
     ripens: bool = False
+    lags: bool = False
 
     def __str__(self) -> str:
         return f"{self.what} ({self.cause})" if self.cause else self.what
@@ -219,10 +220,10 @@ def _advertises(case: Case) -> Unmet | None:
         cause = "the device plugin looks once, at its start" if advertised else ""
         if case.wanted.owner == "host":
             cause = "KubeVirt's own device plugin advertises what is permitted; a restart of the node's virt-handler makes it look again"
-        return Unmet(f"it should advertise {want}, and advertises {have}", cause)
+        return Unmet(f"it should advertise {want}, and advertises {have}", cause, lags=True)
     extra = sorted(name for name in advertised if name not in matched and not _operands.companion(name))
     if extra:
-        return Unmet(f"it also advertises {', '.join(extra)}", "left over from another workload or profile")
+        return Unmet(f"it also advertises {', '.join(extra)}", "left over from another workload or profile", lags=True)
     return None
 
 

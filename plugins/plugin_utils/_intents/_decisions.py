@@ -8,7 +8,8 @@
 """One decision per node that may have a GPU, before the operator may act on it.
 
 The operator takes an unlabelled GPU node for a container node, and its driver container first unbinds every VFIO device there. So a node
-is labelled with its workload, or told to have no operands; a node on which operands run already is never told so.
+is labelled with its workload, or told to have no operands, as one is whose host owns its devices. A node on which operands run already is
+never told so.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents._intent
 Facts = t.Mapping[str, t.Any]
 
 NOT_OURS = "it is not in the inventory"
+#: Its host makes the devices; the operator would take them.
+OWNED = "its host owns its devices (gpufleet_device_owner: host)"
 
 
 def node_decisions(intents: t.Iterable[Facts], fleet: Facts, limited: bool = False) -> dict[str, t.Any]:
@@ -39,7 +42,9 @@ def node_decisions(intents: t.Iterable[Facts], fleet: Facts, limited: bool = Fal
         if not intent["limited"]:
             continue
         node = str(intent["node"])
-        if intent["state"] == "wanted":
+        if intent["state"] == "wanted" and intent.get("owner") == "host":
+            entries.append({"name": node, "operands": False, "why": OWNED})
+        elif intent["state"] == "wanted":
             profile = {"vgpu_config": intent["profile"]} if intent["workload"] == "vm-vgpu" else {}
             entries.append({"name": node, "workload": intent["workload"], **profile, "operands": True})
         elif (seen.get(node) or {}).get("operands"):

@@ -21,7 +21,7 @@ import typing as t
 from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _names
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents import _vgpu_config
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents import _owned, _vgpu_config
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._plain import plain
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _catalogue
 
@@ -48,7 +48,7 @@ def node_intents(
     hosts: t.Iterable[Facts],
     run_hosts: t.Iterable[str] = (),
     fleet: Facts | None = None,
-    owners: t.Collection[str] = OWNERS[:1],
+    owners: t.Collection[str] = OWNERS,
     lost_hosts: t.Iterable[str] = (),
 ) -> dict[str, t.Any]:
     """``{intents, problems, text, vgpu_config}`` from the variables of every GPU host of the inventory.
@@ -67,6 +67,7 @@ def node_intents(
     problems += [Problem("vGPU configuration", *found) for found in wrong]
     intents = [_intent(host, in_run, lost, nodes, owners, origin, problems) for host in hosts]
     content = _content(origin, intents, problems)
+    problems += [Problem(f"node {node}", problem, remedy) for node, problem, remedy in _owned.conflicts(intents)]
     by_node: dict[str, list[str]] = {}
     for intent in intents:
         by_node.setdefault(intent["node"], []).append(intent["host"])
@@ -136,13 +137,21 @@ def _intent(
         problem = "its devices are the host's own (gpufleet_device_owner: host), and this playbook cannot serve such a node yet"
         remedy = "Use prepare_hosts and host_devices for it and leave it out of gpu_nodes here, or set gpufleet_device_owner: operator"
         problems.append(Problem(f"host {name}", problem, remedy))
-    profile, device_config = _profile(host, name, workload, origin, problems)
+    if owner == _owned.HOST and workload == "container":
+        problem = "its devices are the host's own (gpufleet_device_owner: host), and nothing would advertise them to containers"
+        problems.append(Problem(f"host {name}", problem, "Set gpufleet_device_owner: operator, or choose another group for the host"))
+    given = plain(host.get("gpufleet_vgpus") or []) if owner == _owned.HOST and workload == "vm-vgpu" else []
+    profile, device_config = (None, None) if given else _profile(host, name, workload, origin, problems)
     facts = host.get("preflight_host") or {}
     read = facts.get("gpus") is not None
     refused = host.get("preflight_refused") or (LOST if read and name in lost else None)
     gpus = [_gpu(gpu) for gpu in facts.get("gpus") or []]
     vgpus: list[dict[str, t.Any]] | None = None
-    if device_config is not None and read and not refused:
+    if owner == _owned.HOST and workload == "vm-vgpu" and read and not refused:
+        vgpus, unmade = _owned.vgpus(given, profile, device_config, gpus)
+        problems += [Problem(f"host {name}", problem, remedy) for _node, problem, remedy in unmade]
+        expect = _vgpu_config.expected(vgpus)
+    elif device_config is not None and read and not refused:
         vgpus, wrong = _vgpu_config.types(device_config, gpus)
         problems += [Problem(f"host {name}", *found) for found in wrong]
         expect = _vgpu_config.expected(vgpus)

@@ -49,7 +49,9 @@ def fleet_findings(
 
 
 def _profile(intent: Facts, seen: t.Mapping[str, Facts]) -> t.Iterator[Problem]:
-    if intent["state"] != "wanted" or not intent["limited"] or intent["workload"] != "vm-vgpu" or intent["node"] not in seen:
+    if intent["state"] != "wanted" or not intent["limited"] or intent["workload"] != "vm-vgpu" or intent.get("owner") == "host":
+        return
+    if intent["node"] not in seen:
         return
     found = (seen[intent["node"]].get("labels") or {}).get(_names.VGPU_CONFIG_LABEL)
     if found != intent["profile"]:
@@ -102,7 +104,10 @@ def _not_permitted(kind: str, wanted: Facts, device: Facts) -> str:
         others = ", ".join(f"{entry['kind']} {entry['selector']}" for entry in device["entries"])
         return f"KubeVirt permits it for {others}, and on the nodes it is {kind} {wanted['selector']}"
     # KubeVirt starts a plugin of its own for each entry without it (pkg/virt-handler/device-manager/device_controller.go).
-    if not all(entry["external"] for entry in like):
+    if not wanted["external"]:
+        if all(entry["external"] for entry in like):
+            return "KubeVirt leaves it to another plugin (externalResourceProvider is true), and its host has none"
+    elif not all(entry["external"] for entry in like):
         return (
             "KubeVirt takes it for a device that it has to advertise itself (externalResourceProvider is not true), beside NVIDIA's plugin"
         )

@@ -45,7 +45,7 @@ def operator_values(intents: t.Iterable[t.Mapping[str, t.Any]], options: t.Mappi
     Raises ValueError for what cannot be.
     """
     options = options or {}
-    intents = list(intents)
+    intents = [intent for intent in intents if intent.get("owner") != "host"]  # there the operator has nothing to do
     own = plain(options.get("values") or {})
     hosts = sorted(str(intent["host"]) for intent in intents if intent["workload"] == "vm-vgpu")
     base = _base(bool(hosts), options)

@@ -5,7 +5,10 @@
 # Note that this plugin util is PRIVATE to the collection. It can have breaking changes at any time.
 # Do not use this from other collections or standalone plugins/modules!
 
-"""Which devices KubeVirt must permit, from what the nodes advertise: GPUs only, under the names that the plugin really gave them."""
+"""Which devices KubeVirt must permit, from what the nodes advertise: GPUs only, under the names that the plugin really gave them.
+
+Of a host that owns its devices nothing is advertised before it is permitted, and the name is ours to choose: ``_owned.py``.
+"""
 
 from __future__ import annotations
 
@@ -13,34 +16,13 @@ import typing as t
 
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils import _device_names, _names
 from ansible_collections.gpufleet.kubevirt.plugins.module_utils._change import KNOWN_AFTER_APPLY
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents import _owned
 from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._intents._intents import Problem
-from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._vgpu import _catalogue
+from ansible_collections.gpufleet.kubevirt.plugins.plugin_utils._permits import _plugin_names
 
 Facts = t.Mapping[str, t.Any]
 
 CONTAINER_RESOURCE = "nvidia.com/gpu"
-
-
-#: PCI device -> what the sandbox device plugin v1.6.0 makes of it with the pci.ids in its image. Another version may name a device
-#: otherwise: a name counts only where a node advertises it. A device that is not in pci.ids is named by its id.
-#: Source: NVIDIA/kubevirt-gpu-device-plugin, pkg/device_plugin/device_plugin.go.
-NAMES = {
-    "1EB8": "TU104GL_TESLA_T4",
-    "20B5": "GA100_A100_PCIE_80GB",
-    "20F1": "GA100_A100_PCIE_40GB",
-    "2236": "GA102GL_A10",
-    "2330": "GH100_H100_SXM5_80GB",
-    "2331": "GH100_H100_PCIE",
-    "2335": "GH100_H200_SXM_141GB",
-    "233B": "GH100_H200_NVL",
-    "2342": "GH100_GH200_120GB___480GB",
-    "25B6": "GA107GL_A2___A16",
-    "26B5": "AD102GL_L40",
-    "26B9": "AD102GL_L40S",
-    "27B8": "AD104GL_L4",
-    "2901": "GB100_B200",
-    "2BB5": "GB202GL_RTX_PRO_6000_BLACKWELL_SERVER_EDITION",
-}
 
 
 def permitted_devices(intents: t.Iterable[Facts], nodes: t.Iterable[Facts] = (), planned: bool = False) -> dict[str, t.Any]:
@@ -55,6 +37,10 @@ def permitted_devices(intents: t.Iterable[Facts], nodes: t.Iterable[Facts] = (),
     for intent in intents:
         if intent["state"] != "wanted" or not intent["limited"] or intent["workload"] not in ("vm-passthrough", "vm-vgpu"):
             continue
+        if intent.get("owner") == _owned.HOST:
+            for device in _owned.devices(intent):
+                found.setdefault(device[:3], _entry(device, intent, planned, blockers))
+            continue
         node = advertised.get(str(intent["node"]))
         entries = _planned(intent) if node is None and planned else _advertised(intent, node or {}, blockers)
         for kind, selector, name in entries:
@@ -64,10 +50,19 @@ def permitted_devices(intents: t.Iterable[Facts], nodes: t.Iterable[Facts] = (),
         text = "\n".join(["Naming the devices that VMs may use: stopped.", *(f"- {blocker}" for blocker in blockers)])
     return {
         "pci_devices": [entry for (kind, _selector, _name), entry in sorted(found.items()) if kind == "pci"],
-        "mediated_devices": [entry for (kind, _selector, _name), entry in sorted(found.items()) if kind == "mdev"],
+        "mediated_devices": [entry for (kind, _selector, _name), entry in sorted(found.items()) if kind != "pci"],
         "blockers": [blocker._asdict() for blocker in blockers],
         "text": text,
     }
+
+
+def _entry(device: _owned.Device, intent: Facts, planned: bool, blockers: list[Problem]) -> dict[str, t.Any]:
+    """KubeVirt's own plugin gives it the name that it is permitted by."""
+    if device.kind == _owned.UNKNOWN and not planned:
+        problem = f"it should have {device.plain}, and its driver does not say whether as mediated devices or on virtual functions"
+        blockers.append(Problem(f"node {intent['node']}", problem, "Look at the vGPU manager of the host, and run again"))
+    name = device.name if device.kind != _owned.UNKNOWN else KNOWN_AFTER_APPLY
+    return {"selector": device.selector, "resource_name": name, "external": False}
 
 
 def _planned(intent: Facts) -> list[tuple[str, str, str]]:
@@ -75,18 +70,11 @@ def _planned(intent: Facts) -> list[tuple[str, str, str]]:
         return [("pci", _names.pci_id_key(pci), KNOWN_AFTER_APPLY) for pci in dict.fromkeys(gpu["pci"] for gpu in intent["gpus"])]
     entries = []
     for expected in intent["expect"]:
-        selector = _selector(intent, expected["vgpu_type"])
+        selector = _owned.full_name(intent, expected["vgpu_type"])
         # The plugin makes the name from the type's: blanks become underscores.
         name = f"nvidia.com/{_names.mdev_name_key(selector)}" if selector else KNOWN_AFTER_APPLY
         entries.append(("mdev", selector or expected["vgpu_type"], name))
     return entries
-
-
-def _selector(intent: Facts, plain: str) -> str | None:
-    """The full name of a type: as the host's driver spells it, or, before there is a driver, as the data does. None if neither says it."""
-    told = (name for gpu in intent["gpus"] for name in gpu["types"] if _device_names.plain_type(name) == plain)
-    known = (_catalogue.mdev_name(gpu["pci"], gpu.get("subsystem", ""), plain) for gpu in intent["gpus"])
-    return next(told, None) or next((name for name in known if name), None)
 
 
 def _advertised(intent: Facts, node: Facts, blockers: list[Problem]) -> list[tuple[str, str, str]]:
@@ -102,7 +90,7 @@ def _advertised(intent: Facts, node: Facts, blockers: list[Problem]) -> list[tup
             plain = _device_names.plain_type(name)
             if plain:
                 # KubeVirt takes a blank for an underscore. A spelling that differs in more than that would be another device.
-                advertised, selector = name.partition("/")[2], _selector(intent, plain)
+                advertised, selector = name.partition("/")[2], _owned.full_name(intent, plain)
                 same = selector is not None and _names.mdev_name_key(selector) == advertised
                 entries.append(("mdev", selector if selector and same else advertised, name))
         return entries or _nothing(intent, blockers)
@@ -132,7 +120,7 @@ def _advertised(intent: Facts, node: Facts, blockers: list[Problem]) -> list[tup
 
 def _named(pci: str, name: str) -> bool:
     device = pci.upper().partition(":")[2]
-    return name.partition("/")[2] in (NAMES.get(device), device.lower())
+    return name.partition("/")[2] in (_plugin_names.NAMES.get(device), device.lower())
 
 
 def _nothing(intent: Facts, blockers: list[Problem]) -> list[tuple[str, str, str]]:

@@ -43,6 +43,14 @@ def labels(node: Facts, intent: Facts) -> list[Drift]:
     """Workload and profile of a node against the inventory's."""
     found = []
     have = node.get("labels") or {}
+    if intent.get("owner") == "host":
+        operands = have.get(_names.OPERANDS_LABEL)
+        if operands != "false":
+            says = (
+                f"its host owns its devices, and its label {_names.OPERANDS_LABEL} is {operands or 'not set'}: the operator may take them"
+            )
+            found.append(Drift(f"label {_names.OPERANDS_LABEL}", "false", operands or "not set", CLUSTER, says))
+        return found
     workload = node.get("workload")
     if workload != intent["workload"]:
         says = f"its label says {workload or 'nothing'}, the inventory {intent['workload']}"

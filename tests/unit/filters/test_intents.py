@@ -95,7 +95,7 @@ def test_a_host_that_failed_after_preflight_is_not_taken_in() -> None:
         ([host("a", "gpu_vm_vgpu")], ["gpufleet_vgpu_profile is not set"]),
         ([host("a", "gpu_vm_vgpu", gpufleet_vgpu_profile="A10-5Q")], ["'A10-5Q'", "A10-4Q", "A10-6Q"]),
         ([host("a", "gpu_vm_vgpu", gpufleet_vgpu_profile="A16-4Q")], ["cannot have the profile A16-4Q"]),
-        ([host("a", "gpu_container", gpufleet_device_owner="host")], ["the host's own", "cannot serve"]),
+        ([host("a", "gpu_container", gpufleet_device_owner="host")], ["the host's own", "nothing would advertise them to containers"]),
         ([host("a", "gpu_container", gpufleet_device_owner="me")], ["'me'"]),
     ],
 )

@@ -226,7 +226,11 @@ PASS = [{"pci": "10DE:2236", "count": 1}]
             node("n", "vm-vgpu", {Q4: 5}),
             intent("n", "vm-vgpu", SIX, owner="host"),
             host(gpu(0, *[IDLE] * 5)),
-            [("allocatable", "A10-4Q: 6", f"{Q4}: 5", "host_devices"), ("vGPUs A10-4Q", "6", "5", "host_devices")],
+            [
+                ("label nvidia.com/gpu.deploy.operands", "false", "not set", "cluster"),
+                ("allocatable", "A10-4Q: 6", f"{Q4}: 5", "host_devices"),
+                ("vGPUs A10-4Q", "6", "5", "host_devices"),
+            ],
         ),
         (
             node("n", "vm-passthrough", {A10: 1}),

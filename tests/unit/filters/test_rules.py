@@ -145,6 +145,8 @@ CASES: list[tuple[str, str, dict[str, t.Any], str, dict[str, t.Any], dict[str, t
      {"node/labels": {DEPLOY + "sandbox-validator": "paused-for-vgpu-change", "a": "paused-for-x"}}, {"node/labels": None}),
     ("workload_in_use", "vm-vgpu", {"node/workload": "vm-passthrough", "node/used": A_VM}, "shop/web", {"node/used": A_VM}, {"node/used": None}),
     ("workload_in_use", "vm-passthrough", {"node/workload": None, "node/used": A_POD}, "lab/train", {"node/workload": None}, NO_NODE),
+    ("workload_in_use", "vm-vgpu", {"node/workload": None, "node/used": A_VM}, "shop/web",
+     {**HOST_OWNED, "node/workload": None, "node/used": A_VM}, {"node/used": None}),
     ("workload_in_use", "container", {"node/workload": "vm-vgpu", "node/used": A_VM}, "shop/web", {"node/workload": None, "node/used": A_POD},
      {"node/workload": None, "cluster": {}}),
     ("two_owners", "vm-vgpu", {**HOST_OWNED, "node/operands": OPERANDS}, "vgpu-manager", {"node/operands": OPERANDS},

@@ -23,7 +23,7 @@ def asked(when: t.Any, **variables: t.Any) -> bool:
 
 def handling() -> t.Any:
     """The condition of the step of the playbooks that turns KubeVirt's handling of mediated devices off."""
-    [play] = yaml.safe_load((ROOT / "playbooks/parts/cluster.yml").read_text(encoding="utf-8"))
+    play, _leave_out = yaml.safe_load((ROOT / "playbooks/parts/cluster.yml").read_text(encoding="utf-8"))
     [step] = [task for task in play["tasks"][0]["block"] if task.get("ansible.builtin.import_role", {}).get("tasks_from") == "handling"]
     return step.get("when")
 

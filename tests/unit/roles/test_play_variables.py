@@ -35,7 +35,8 @@ print(json.dumps(render([tuple(pair) for pair in json.load(sys.stdin)])))
 
 
 def play(name: str) -> Json:
-    [found] = yaml.safe_load((ROOT / "playbooks" / "parts" / f"{name}.yml").read_text(encoding="utf-8"))
+    """The first play of a part."""
+    found, *_others = yaml.safe_load((ROOT / "playbooks" / "parts" / f"{name}.yml").read_text(encoding="utf-8"))
     return found
 
 
