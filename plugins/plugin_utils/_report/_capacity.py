@@ -197,18 +197,19 @@ def _count(held: t.Sequence[Facts] | None, name: str) -> int | None:
 
 
 def _whole(entry: _fleet_facts.Seen, workload: str | None, held: t.Sequence[Facts] | None, offered: _Offered) -> dict[str, t.Any]:
-    ready = drives(workload, entry.facts.get("driver"))
+    gone = bool(entry.facts.get("fell_off_bus"))
+    ready = False if gone else drives(workload, entry.facts.get("driver"))
     created = None if ready is None else int(ready)
     used = None if held is None else min(1, sum(int(one["count"]) for one in held if one["type"] == WHOLE))
     return {
         "profile": WHOLE,
         "max": 1,
         "created": created,
-        "creatable": None if created is None else 1 - created,
+        "creatable": 0 if gone else None if created is None else 1 - created,
         "allocatable": offered.whole(entry),
         "used": used,
         "free": None if created is None or used is None else max(created - used, 0),
-        "stranded": 0,
+        "stranded": int(gone),
     }
 
 
@@ -220,7 +221,8 @@ def _profile(entry: _fleet_facts.Seen, name: str, made: Facts, held: t.Sequence[
     used = _count(held, name)
     row: dict[str, t.Any] = {"profile": name, "max": kind.most if kind else None, "created": created, "creatable": None}
     row |= {"allocatable": offered.vgpus(entry, name), "used": used, "stranded": None}
-    row["free"] = None if created is None or used is None else max(created - used, 0)
+    # What a GPU that does not answer still shows in sysfs is nothing that anybody could have.
+    row["free"] = 0 if entry.facts.get("fell_off_bus") else None if created is None or used is None else max(created - used, 0)
     if kind is None or gpu is None or not known or entry.left_out:
         return row
     more = _creatable(t.cast(t.Any, gpu), tuple(sorted(made.items())), name)

@@ -21,7 +21,7 @@ Facts = t.Mapping[str, t.Any]
 esc = functools.partial(html.escape, quote=True)
 
 FIGURES = ("max", "created", "allocatable", "used", "free", "stranded")
-_HEADS = ("GPU", "Model", "Profile", "Max", "Made", "Alloc.", "Used", "Free", "Strand.", "Region", "Held by")
+_HEADS = ("GPU", "Model", "Profile", "Max", "Made", "Alloc.", "Used", "Free", "Stranded", "Region", "Held by")
 _HEAD = f"<thead><tr>{''.join(f'<th scope=col>{name}</th>' for name in _HEADS)}</tr></thead>"
 #: A state's colour, and where it stands among what needs attention.
 STATES = {"ok": "ok", "foreign": "soft", "undecided": "warn", "refused": "bad", "drift": "warn", "missing": "bad"}

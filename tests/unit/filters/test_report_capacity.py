@@ -147,6 +147,13 @@ def test_the_figures_of_whole_gpus(gpus, allocatable, used, expected):
     assert found == expected
 
 
+def test_a_gpu_that_fell_off_the_bus_is_free_for_nobody():
+    [gone] = whole("container", [gpu(backend="none", fell_off_bus=True)], {"nvidia.com/gpu": 1})
+    assert [gone["profiles"][0][key] for key in FIGURES] == [1, 0, 0, 1, 0, 0, 1]
+    [figures] = vgpus(host(gpu(0, IDLE, fell_off_bus=True)), {Q4: 1})
+    assert figures == {"A10-4Q": [6, 1, None, 1, 0, 0, None]}
+
+
 def test_a_permit_tells_which_resource_a_model_is():
     a40 = gpu(1, driver="vfio-pci", backend="none", vendor_device="10DE:2235", subsystem="10DE:145A")
     gpus = [gpu(0, driver="vfio-pci", backend="none"), a40]
