@@ -23,7 +23,8 @@ header p { margin: 0; width: 100%; overflow-wrap: anywhere; }
 .badge { border: 1px solid currentColor; border-radius: 999px; padding: 0 .55rem; font-size: .82rem; font-weight: 600; white-space: nowrap; }
 .badge.ok { color: var(--ok); } .badge.warn { color: var(--warn); } .badge.bad { color: var(--bad); } .badge.soft { color: var(--soft); }
 .tiles .ok dd { color: var(--ok); } .tiles dd small { font-size: .85rem; font-weight: 400; color: var(--soft); }
-.tools input[type=search] { width: 19rem; } .tools select { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--edge); border-radius: 6px; padding: .3rem .4rem; }
+.tools input[type=search] { width: 19rem; }
+.tools select { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--edge); border-radius: 6px; padding: .3rem .4rem; }
 .node { content-visibility: auto; contain-intrinsic-size: auto 2.6rem; margin: .4rem 0; }
 .node > summary { display: flex; flex-wrap: wrap; gap: .1rem .7rem; align-items: baseline; padding: .45rem .9rem; }
 .node > summary::before { content: "\\25B8"; color: var(--soft); width: .8rem; } .node[open] > summary::before { content: "\\25BE"; }
