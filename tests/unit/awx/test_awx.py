@@ -20,7 +20,7 @@ KNOWN: dict[str, dict[str, list[t.Any]]] = yaml.safe_load((Path(__file__).parent
 PLAYBOOKS = {path.stem for path in (CHECKOUT / "playbooks").glob("*.yml")}
 TYPES = {"str": str, "bool": bool, "int": int, "float": (int, float), "list": list, "dict": dict}
 #: What a survey calls the type of an answer, and which types of a role's option take it.
-ANSWERS = {"text": {"str"}, "multiplechoice": {"str"}, "multiselect": {"list"}, "integer": {"int", "float"}, "float": {"float"}}
+ANSWERS = {"text": {"str"}, "multiplechoice": {"str"}, "multiselect": {"list", "raw"}, "integer": {"int", "float"}, "float": {"float"}}
 
 
 def everything() -> dict[str, list[dict[str, t.Any]]]:
@@ -55,9 +55,16 @@ def documented() -> t.Iterator[tuple[str, dict[str, t.Any]]]:
         yield from yaml.safe_load(path.read_text(encoding="utf-8"))["DOCUMENTATION"]["options"].items()
 
 
+def asserted(variable: str) -> t.Iterator[dict[str, t.Any]]:
+    """What a playbook itself asks of a variable: one of some words."""
+    for place in CHECKOUT.glob("playbooks/**/*.yml"):
+        for words in re.findall(rf"that: {variable} \| default\(''\) in \[(.*)\]", place.read_text(encoding="utf-8")):
+            yield {"type": "str", "choices": re.findall(r"'(\w+)'", words)}
+
+
 def options_of(variable: str) -> list[dict[str, t.Any]]:
     names = given_to(variable)
-    return [option for name, option in documented() if name in names]
+    return [*(option for name, option in documented() if name in names), *asserted(variable)]
 
 
 @pytest.mark.parametrize(("name", "entry"), ENTRIES)
@@ -105,12 +112,14 @@ def test_whoever_decides_for_the_fleet_runs_alone_and_whole() -> None:
 def test_a_role_takes_every_answer_of_a_survey(question: dict[str, t.Any]) -> None:
     options = options_of(question["variable"])
     assert options, f"no role takes {question['variable']}"
-    assert question["required"] is True, "what is not asked for certain has a default in the roles, and an empty answer is none"
+    assert question["required"] is (question["type"] != "multiselect"), (
+        "no answer is none of them; of all else there is a default to be seen"
+    )
     for option in options:
         assert option["type"] in ANSWERS[question["type"]]
         if "choices" in question:
             assert set(question["choices"]) == set(option.get("choices", question["choices"]))
-            assert question["default"] in question["choices"]
+            assert question["default"] in ([""] if question["type"] == "multiselect" else question["choices"])
         elif question["type"] in ("integer", "float"):
             assert question["min"] <= question["default"] <= question["max"]
 
