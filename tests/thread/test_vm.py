@@ -32,7 +32,7 @@ def documented() -> list[dict[str, t.Any]]:
 
 
 class Story:
-    """Plays of the README's machine, and of others like it. ``writes``: what the last one wrote."""
+    """Plays of the README's machine. ``writes``: what the last one wrote."""
 
     def __init__(self, lab: Lab, directory: Path) -> None:
         self.lab, self.directory = lab, directory
@@ -41,17 +41,12 @@ class Story:
         self.token.chmod(0o600)
         self.writes: list[str] = []
 
-    def machine(self, *arguments: str, state: str = "present", **changes: t.Any) -> Run:
+    def machine(self, *arguments: str, **changes: t.Any) -> Run:
         plays = documented()
         variables = plays[0]["tasks"][0]["vars"]
         variables["gpu_vm_machine"].update(changes)
-        variables.update(gpu_vm_state=state, gpu_vm_timeout=15)
+        variables["gpu_vm_timeout"] = 15
         return self.play(plays, *arguments, "-e", f"gpufleet_licence_token_file={self.token}")
-
-    def tasks(self, *tasks: dict[str, t.Any]) -> Run:
-        plays = documented()
-        plays[0]["tasks"] = [{**task, "delegate_to": "localhost", "run_once": True} for task in tasks]
-        return self.play(plays)
 
     def play(self, plays: list[dict[str, t.Any]], *arguments: str) -> Run:
         path = self.directory / "play.yml"
