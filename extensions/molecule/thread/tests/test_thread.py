@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +81,62 @@ def test_vms_may_use_what_nodes_advertise_and_nothing_else_of_nvidia(kubectl):
     names = {entry["resourceName"] for entries in permitted.values() for entry in entries}
     assert names == {"nvidia.com/GA102GL_A10", "nvidia.com/GA102GL_RTX_A6000", "nvidia.com/NVIDIA_A10-4Q"}
     assert all(entry["externalResourceProvider"] for entries in permitted.values() for entry in entries)
+
+
+def test_nodes_outside_the_inventory_say_why_they_run_none(kubectl):
+    for name, why in [("gpu-refused-0", "not in the inventory"), ("gpu-stranger-0", "not in the inventory")]:
+        assert why in kubectl("node", name)["metadata"]["annotations"]["gpufleet.kubevirt/operands-refused"]
+
+
+def test_the_operator_has_its_namespace_its_secret_and_a_release_that_restarts_nothing_by_itself(kubectl):
+    labels = kubectl("namespace", "gpu-operator")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "privileged"
+    secret = kubectl("secret", "vgpu-manager-pull", "-n", "gpu-operator")
+    assert secret["type"] == "kubernetes.io/dockerconfigjson"
+    assert list(json.loads(base64.b64decode(secret["data"][".dockerconfigjson"]))["auths"]) == ["registry.example.com"]
+    [policy] = kubectl("clusterpolicies.nvidia.com")["items"]
+    assert policy["spec"]["sandboxWorkloads"]["enabled"] is True
+    assert policy["spec"]["daemonsets"]["updateStrategy"] == "OnDelete"
+    assert policy["status"]["state"] == "ready"
+
+
+def test_a_vgpu_node_has_its_profile_and_it_was_made(variables, kubectl):
+    name = variables["inventory_hostname"]
+    labels = kubectl("node", name)["metadata"]["labels"]
+    vgpu = WORKLOADS[name] == "vm-vgpu"
+    assert labels.get("nvidia.com/vgpu.config") == ("A10-4Q" if vgpu else None)
+    assert labels.get("nvidia.com/vgpu.config.state") == ("success" if vgpu else None)
+
+
+def test_kubevirt_keeps_its_hands_off_mediated_devices(kubectl):
+    configuration = kubectl("kubevirt", "kubevirt", "-n", "kubevirt")["spec"]["configuration"]
+    gates = (configuration.get("developerConfiguration") or {}).get("featureGates") or []
+    off = (configuration.get("mediatedDevicesConfiguration") or {}).get("enabled") is False
+    assert off or "DisableMDEVConfiguration" in gates
+
+
+def test_the_probes_are_gone(kubectl):
+    assert kubectl("vmi", "-A")["items"] == []
+    assert kubectl("pods", "-n", "gpufleet-probe")["items"] == []
+
+
+def test_nothing_takes_the_gpus_of_a_vm_host_at_boot(host, variables, root):
+    if WORKLOADS[variables["inventory_hostname"]] == "container":
+        return
+    words = host.file(f"{root}/etc/modprobe.d/gpufleet.conf").content_string.split()
+    assert {"nouveau", "nvidiafb"} <= set(words)
+
+
+def test_companions_of_a_passed_gpu_are_on_vfio(host, variables, root):
+    if variables["inventory_hostname"] != "gpu-passthrough-1":
+        return
+    for address in ("0000:41:00.1", "0000:a1:00.1"):
+        assert host.file(f"{root}/sys/bus/pci/devices/{address}/driver").linked_to.endswith("/vfio-pci")
+
+
+def test_the_report_is_of_this_fleet(variables):
+    [written] = Path(__file__).parents[1].rglob("gpufleet-report/fleet.json")
+    nodes = {node["name"]: node for node in json.loads(written.read_text(encoding="utf-8"))["nodes"]}
+    name = variables["inventory_hostname"]
+    assert nodes[name]["workload"] == WORKLOADS[name]
+    assert nodes[name]["allocatable"] == {resource: int(count) for resource, count in ALLOCATABLE[name].items()}
