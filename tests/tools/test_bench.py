@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmark import bench, modules, permits, table, task_loop, vgpu, vgpu_plan
+from tests.benchmark import bench, modules, table
 from tests.benchmark.table import Row
 
 
@@ -24,11 +24,7 @@ def test_a_bound_is_on_the_median(bound: float | None, kept: bool) -> None:
 def test_a_bound_that_is_not_kept_fails_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bound: float, code: int
 ) -> None:
-    monkeypatch.setattr(modules, "rows", lambda scratch: iter([Row("a module", [0.5], "s", bound)]))
-    monkeypatch.setattr(task_loop, "rows", lambda scratch: iter(()))
-    for quiet in (permits, vgpu, vgpu_plan):
-        monkeypatch.setattr(quiet, "rows", lambda: iter(()))
-    monkeypatch.setattr(bench, "payloads", list)
+    monkeypatch.setattr(bench, "PARTS", [lambda scratch: [Row("a module", [0.5], "s", bound)]])
     assert bench.main() == code
     assert "ansible-core" in capsys.readouterr().out
 
