@@ -136,6 +136,7 @@ def second(story: Story, first: Run) -> Run:
     return story.play("site.yml")
 
 
+@LONG
 def test_the_second_run_changes_nothing(second: Run) -> None:
     assert set(second.failures()) == {KEPT_OFF}, second.output
     assert {host: counts["changed"] for host, counts in second.recap.items()} == dict.fromkeys(second.recap, 0), second.changes()
