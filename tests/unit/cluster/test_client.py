@@ -151,7 +151,17 @@ def test_forbidden_is_not_tried_again(api: FakeApi, client: _client.Client, paus
     assert pauses == []
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits between attempts pass at once, and the clock says that they have passed."""
+    waits: list[float] = []
+    clock = time.monotonic
+    monkeypatch.setattr(_client.time, "sleep", waits.append)
+    monkeypatch.setattr(_client.time, "monotonic", lambda: clock() + sum(waits))
+
+
 @pytest.mark.parametrize("kind", ["refused", "silent", "no HTTP"])
+@pytest.mark.usefixtures("hasty")
 def test_a_server_that_does_not_answer_is_named_within_15_seconds(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

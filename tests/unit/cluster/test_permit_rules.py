@@ -227,7 +227,8 @@ def test_five_hundred_entries_take_one_get_and_one_patch_and_then_one_get(api: F
     assert [request.method for request in api.requests] == ["GET"]
 
 
-def test_a_busy_server_is_asked_again(api: FakeApi, kubevirt, run_module) -> None:
+def test_a_busy_server_is_asked_again(api: FakeApi, kubevirt, run_module, monkeypatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     kubevirt({"permittedHostDevices": {}})
     api.faults = [Fault(status, when=lambda request: request.method == "PATCH", headers={"Retry-After": "0"}) for status in (429, 500, 503)]
     assert not run_module("kubevirt_permit", {**api.params, **WANTED})["failed"]
