@@ -145,7 +145,12 @@ def test_the_second_run_changes_nothing(hand: Story) -> None:
 
 
 def test_an_nvidia_driver_object_stops_the_run_with_its_name(hand: Story) -> None:
-    body = {"apiVersion": "nvidia.com/v1alpha1", "kind": "NVIDIADriver", "metadata": {"name": "mine"}, "spec": {"driverType": "gpu"}}
+    body = {
+        "apiVersion": "nvidia.com/v1alpha1",
+        "kind": "NVIDIADriver",
+        "metadata": {"name": "mine"},
+        "spec": {"driverType": "gpu", "image": "driver"},
+    }
     path = hand.lab.dir / "driver.json"
     path.write_text(json.dumps(body), encoding="utf-8")
     hand.lab("kubectl", "apply", "-f", str(path))
