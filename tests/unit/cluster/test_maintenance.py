@@ -8,7 +8,7 @@ import json
 import typing as t
 
 import pytest
-from fake_api import FakeApi, Fault
+from fake_api import FakeApi, Fault, Request
 from gpu_objects import A10, Clock, Json
 from maintenance_cluster import KV, NODE, SLOTS, Cluster
 
@@ -286,13 +286,18 @@ def test_a_stale_record_is_taken_over_by_the_servers_clock(cluster: Cluster, go)
         ({"problems": ["a GPU is gone"]}, "a GPU is gone"),
         ({"expect": {A10: 3}}, f"it has 2 of {A10}, not 3"),
         ({"boot_id": "other"}, "the Node's boot id is boot-gpu1, the host's is other"),
+        ({"unschedulable": True}, "KubeVirt's virt-handler says that no VM can run on it"),
     ],
 )
 def test_a_gate_that_fails_keeps_the_node_and_gives_the_run_no_further_slot(cluster: Cluster, go, more: Json, words: str) -> None:
     full(cluster)
     assert not go("out_of_service", budget="2")["failed"]
     held = cluster.state()["vms"]
+    labels = cluster.objects("nodes")[NODE]["metadata"].setdefault("labels", {})
+    if more.pop("unschedulable", False):
+        labels["kubevirt.io/schedulable"] = "false"
     result = go("in_service", **more)
+    labels.pop("kubevirt.io/schedulable", None)
     assert result["failed"]
     assert words in result["msg"]
     assert cluster.state()["vms"] == held
@@ -378,3 +383,32 @@ def test_slots_that_nobody_here_wrote_stop_everything(cluster: Cluster, go) -> N
     result = go("out_of_service")
     assert f"{_slots.OBJECT}: what stands under gpu2 is no slot" in result["msg"]
     assert cluster.api.written == []
+
+
+def test_of_two_runs_that_take_the_last_slot_at_once_one_gets_it(cluster: Cluster, go) -> None:
+    assert not go("out_of_service", node="gpu3")["failed"]
+    assert not go("in_service", node="gpu3")["failed"]
+
+    def other(request: Request) -> None:
+        if request.path == SLOTS and "gpu2" not in cluster.slots():
+            theirs = {"run": "b", "since": "2026-01-01T00:00:00Z", "touched": "2026-01-01T00:00:00Z", "scope": "gpu", "cleared": False}
+            data = {"_budget": "1", "gpu2": json.dumps({**theirs, "restore": []})}
+            cluster.api.add(SLOTS, {**cluster.api.objects[SLOTS], "data": data})
+
+    cluster.api.before_write = other
+    result = go("out_of_service")
+    assert result["failed"] and "gpu2 (run b)" in result["msg"]
+    assert set(cluster.slots()) == {"_budget", "gpu2"}
+
+
+def test_what_is_stopped_or_evicted_is_what_was_seen_and_nothing_that_came_in_its_place(cluster: Cluster, go) -> None:
+    full(cluster)
+    versions = {name: item["metadata"]["resourceVersion"] for name, item in cluster.objects("virtualmachines").items()}
+    uid = cluster.objects("pods")["app"]["metadata"]["uid"]
+    assert not go("out_of_service")["failed"]
+    stops = {r.path.rpartition("/")[2]: r.body for r in cluster.api.requests if r.method == "PATCH" and "/virtualmachines/" in r.path}
+    assert {name: body["metadata"]["resourceVersion"] for name, body in stops.items()} == {
+        name: versions[name] for name in ("web", "hand", "old")
+    }
+    (eviction,) = [request.body for request in cluster.api.requests if request.path.endswith("/pods/app/eviction")]
+    assert eviction["deleteOptions"] == {"preconditions": {"uid": uid}}
